@@ -1,0 +1,384 @@
+"""The FineTuneJob API: from a data set and a base model to an adapter with a digest.
+
+Every field that shapes the result is immutable: another run is another object.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from luthier.api.base import (
+    Condition,
+    Decimal,
+    ErrorStatus,
+    KubeModel,
+    ObjectName,
+    PvcUri,
+    Resources,
+    Scheduling,
+    Timestamp,
+    cel,
+)
+
+
+class BaseModelRef(KubeModel):
+    """The base model that is tuned."""
+
+    uri: Annotated[PvcUri, Field(description="Folder in transformers' layout, safetensors only: pvc://claim/path.")]
+    licence: Annotated[
+        str | None,
+        Field(
+            default=None,
+            max_length=64,
+            description="The licence you accept, for example apache-2.0; refused when the model declares another one.",
+        ),
+    ]
+
+
+class DataSource(KubeModel):
+    """One file, or a folder of .jsonl files."""
+
+    uri: Annotated[PvcUri, Field(description="A .jsonl file or a folder of them: pvc://claim/path.")]
+    format: Annotated[
+        Literal["Auto", "Messages", "Completion"],
+        Field(
+            default="Auto", description="Messages: OpenAI chat rows. Completion: prompt and completion. Auto: by row."
+        ),
+    ]
+
+
+class Splits(KubeModel):
+    """How rows are divided; by a keyed hash of the row, so that added rows never move old ones."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                "self.validationPercent + self.testPercent <= 80",
+                "validationPercent and testPercent together may be at most 80, so that rows are left to train on",
+            )
+        ),
+    )
+
+    validation_percent: Annotated[
+        int, Field(default=10, ge=0, le=50, description="Share of rows that watch the training.")
+    ]
+    test_percent: Annotated[
+        int, Field(default=10, ge=0, le=50, description="Share of rows kept for a HeldOut suite, never trained on.")
+    ]
+    seed: Annotated[int, Field(default=0, ge=0, le=2_147_483_647, description="Key of the hash.")]
+
+
+class DataChecks(KubeModel):
+    """What prepare does with rows that are wrong."""
+
+    min_examples: Annotated[
+        int, Field(default=50, ge=1, le=1_000_000, description="Fewer training rows than this are refused.")
+    ]
+    too_long: Annotated[
+        Literal["Drop", "Fail"],
+        Field(default="Drop", description="What happens to rows over training.maxLength tokens."),
+    ]
+    max_dropped_percent: Annotated[
+        int, Field(default=5, ge=0, le=100, description="More too long rows than this share are an error.")
+    ]
+    exact_duplicates: Annotated[
+        Literal["Drop", "Fail"], Field(default="Drop", description="What happens to rows that stand there twice.")
+    ]
+
+
+class Dataset(KubeModel):
+    """What is learned."""
+
+    sources: Annotated[list[DataSource], Field(min_length=1, max_length=16, description="Files, in this order.")]
+    render: Annotated[
+        Literal["Chat", "Raw"] | None,
+        Field(
+            default=None,
+            description="Chat: the model's chat template. Raw: text as it is. Absent: Chat for Messages, Raw for Completion.",
+        ),
+    ]
+    splits: Annotated[Splits, Field(default_factory=Splits, description="How rows are divided.")]
+    checks: Annotated[DataChecks, Field(default_factory=DataChecks, description="What is refused or dropped.")]
+
+
+class Peft(KubeModel):
+    """The parameter-efficient method; names as in PEFT."""
+
+    type: Annotated[Literal["LoRA"], Field(default="LoRA", description="LoRA in this version.")]
+    rank: Annotated[
+        Literal[1, 8, 16, 32, 64, 128, 256],
+        Field(default=16, description="LoRA rank; the values are those that the engine can serve."),
+    ]
+    alpha: Annotated[int | None, Field(default=None, ge=1, le=2048, description="LoRA alpha; absent: twice the rank.")]
+    dropout: Annotated[Decimal, Field(default="0.05", description='LoRA dropout, below "1".')]
+    target_modules: Annotated[
+        list[Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_.]+$")]] | None,
+        Field(
+            default=None,
+            min_length=1,
+            max_length=32,
+            description="Layers by name; absent: every linear one but the head.",
+        ),
+    ]
+
+
+class Training(KubeModel):
+    """The optimisation."""
+
+    epochs: Annotated[int, Field(default=3, ge=1, le=100, description="Passes over the training rows.")]
+    max_steps: Annotated[
+        int | None, Field(default=None, ge=1, le=10_000_000, description="Stop after this many optimizer steps.")
+    ]
+    learning_rate: Annotated[
+        str,
+        Field(
+            default="auto",
+            max_length=20,
+            pattern=r"^(auto|[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)$",
+            description='Peak learning rate, quoted: "2e-4"; auto: 2e-4 for LoRA.',
+        ),
+    ]
+    schedule: Annotated[Literal["Cosine", "Linear", "Constant"], Field(default="Cosine", description="After warm-up.")]
+    warmup_percent: Annotated[int, Field(default=3, ge=0, le=50, description="Share of the steps that warm up.")]
+    weight_decay: Annotated[Decimal, Field(default="0", description="AdamW's weight decay.")]
+    max_grad_norm: Annotated[Decimal, Field(default="1.0", description="Gradients are clipped to this norm.")]
+    global_batch_size: Annotated[
+        int, Field(default=8, ge=1, le=65_536, description="Rows per optimizer step, over all processes.")
+    ]
+    per_device_batch_size: Annotated[
+        int | None, Field(default=None, ge=1, le=4096, description="Rows per forward pass and process; absent: 1.")
+    ]
+    max_length: Annotated[
+        int | None,
+        Field(
+            default=None,
+            ge=16,
+            le=1_048_576,
+            description="Longest row in tokens; absent: the 99.5th percentile rounded up to 64.",
+        ),
+    ]
+    precision: Annotated[
+        Literal["Auto", "FP32", "BF16"],
+        Field(default="Auto", description="Compute type; Auto: BF16 on a GPU that has it, else FP32."),
+    ]
+    gradient_checkpointing: Annotated[bool, Field(default=False, description="Less memory for more compute.")]
+    seed: Annotated[int, Field(default=0, ge=0, le=2_147_483_647, description="Seeds order, dropout and new weights.")]
+    evaluate_every_steps: Annotated[
+        int | None,
+        Field(
+            default=None,
+            ge=1,
+            le=1_000_000,
+            description="Validation loss every so many steps; absent: ten times a run.",
+        ),
+    ]
+
+
+class DeepSpeed(KubeModel):
+    """DeepSpeed's ZeRO; without this block several processes use DDP."""
+
+    zero_stage: Annotated[
+        Literal[1, 2, 3], Field(default=2, description="What is sharded: optimizer, gradients, weights.")
+    ]
+
+
+class Distributed(KubeModel):
+    """The shape of one training attempt."""
+
+    num_proc_per_node: Annotated[
+        int, Field(default=1, ge=1, le=16, description="Processes of torchrun in the pod; on GPUs, one per GPU.")
+    ]
+    resources_per_node: Annotated[
+        Resources | None,
+        Field(default=None, description="The training pod's resources; absent: the platform's default."),
+    ]
+    deepspeed: Annotated[DeepSpeed | None, Field(default=None, description="Train by DeepSpeed.")]
+
+
+class Checkpoints(KubeModel):
+    """Saves that a killed pod resumes from."""
+
+    interval_seconds: Annotated[
+        int, Field(default=600, ge=1, le=86_400, description="Time between two saves; SIGTERM always saves.")
+    ]
+    keep: Annotated[int, Field(default=2, ge=1, le=100, description="Complete checkpoints that are kept.")]
+
+
+class Output(KubeModel):
+    """Where the artifact goes."""
+
+    uri: Annotated[
+        PvcUri,
+        Field(description="The artifact is written to <uri>/<name>-<uid8>/ and never overwritten: pvc://claim/path."),
+    ]
+
+
+class Workspace(KubeModel):
+    """Where prepared data and checkpoints live."""
+
+    claim_name: Annotated[ObjectName, Field(description="A PersistentVolumeClaim of this namespace.")]
+
+
+_IMMUTABLE = ("model", "dataset", "method", "peft", "training", "distributed", "checkpoints", "output", "workspace")
+
+
+class FineTuneJobSpec(KubeModel):
+    """What to train, on what, and where the result goes."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            *(
+                (
+                    f"has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} == oldSelf.{f})",
+                    f"{f} is immutable: a new run is a new FineTuneJob with a new name",
+                )
+                for f in _IMMUTABLE
+            )
+        ),
+    )
+
+    model: Annotated[BaseModelRef, Field(description="The base model.")]
+    dataset: Annotated[Dataset, Field(description="The data.")]
+    method: Annotated[Literal["SFT"], Field(default="SFT", description="Supervised fine-tuning in this version.")]
+    peft: Annotated[Peft, Field(default_factory=Peft, description="The parameter-efficient method.")]
+    training: Annotated[Training, Field(default_factory=Training, description="The optimisation.")]
+    distributed: Annotated[Distributed, Field(default_factory=Distributed, description="The shape of an attempt.")]
+    checkpoints: Annotated[Checkpoints, Field(default_factory=Checkpoints, description="Saves to resume from.")]
+    output: Annotated[Output, Field(description="Where the artifact goes.")]
+    workspace: Annotated[
+        Workspace | None,
+        Field(default=None, description="Storage for data and checkpoints; absent: the output's claim."),
+    ]
+    scheduling: Annotated[Scheduling | None, Field(default=None, description="Where the pods may run.")]
+    active_deadline_seconds: Annotated[
+        int | None, Field(default=None, ge=1, le=31_536_000, description="Longest run time of one attempt.")
+    ]
+    backoff_limit: Annotated[
+        int, Field(default=3, ge=0, le=100, description="Attempts lost to the run's own errors before it is given up.")
+    ]
+    suspend: Annotated[
+        bool,
+        Field(default=False, description="True stops the run and keeps its work; false goes on from the checkpoint."),
+    ]
+    ttl_seconds_after_finished: Annotated[
+        int | None, Field(default=None, ge=0, le=31_536_000, description="Then Jobs and pods go; this object stays.")
+    ]
+
+
+class Progress(KubeModel):
+    """Where the training stands; for display only."""
+
+    step: Annotated[int, Field(default=0, description="Optimizer steps done.")]
+    of: Annotated[int, Field(default=0, description="Optimizer steps in all.")]
+    percent: Annotated[int, Field(default=0, ge=0, le=100, description="Share of the steps done.")]
+    epoch: Annotated[str | None, Field(default=None, max_length=16, description="Passes over the data, as a decimal.")]
+    loss: Annotated[str | None, Field(default=None, max_length=16, description="Newest training loss.")]
+    validation_loss: Annotated[str | None, Field(default=None, max_length=16, description="Newest validation loss.")]
+    tokens_per_second: Annotated[str | None, Field(default=None, max_length=16, description="Trained tokens a second.")]
+    estimated_remaining_seconds: Annotated[int | None, Field(default=None, description="Time left, estimated.")]
+    last_updated: Annotated[Timestamp | None, Field(default=None, description="When the pod was last read.")]
+
+
+class DatasetStatus(KubeModel):
+    """What prepare found."""
+
+    digest: Annotated[str | None, Field(default=None, max_length=80, description="sha256 of the prepared set.")]
+    rows: Annotated[int, Field(default=0, description="Rows read.")]
+    train: Annotated[int, Field(default=0, description="Rows to train on.")]
+    validation: Annotated[int, Field(default=0, description="Rows that watch the training.")]
+    test: Annotated[int, Field(default=0, description="Rows held out.")]
+    duplicates: Annotated[int, Field(default=0, description="Rows dropped as exact duplicates.")]
+    too_long: Annotated[int, Field(default=0, description="Rows dropped as too long.")]
+    train_tokens: Annotated[int, Field(default=0, description="Tokens in one epoch.")]
+    max_length: Annotated[int, Field(default=0, description="Longest row allowed, in tokens.")]
+    report_uri: Annotated[str | None, Field(default=None, max_length=512, description="report.json.")]
+    test_uri: Annotated[str | None, Field(default=None, max_length=512, description="The held-out rows.")]
+
+
+class ArtifactStatus(KubeModel):
+    """What came out."""
+
+    uri: Annotated[str, Field(max_length=512, description="The artifact's folder.")]
+    digest: Annotated[
+        str, Field(max_length=80, description="modelDigest: sha256 of what shapes answers (docs/artifact.md).")
+    ]
+    kind: Annotated[Literal["Adapter"], Field(default="Adapter", description="An adapter for the base model.")]
+    base_model_uri: Annotated[str, Field(max_length=512, description="The base it belongs to.")]
+    base_model_digest: Annotated[str, Field(max_length=80, description="The base's digest.")]
+
+
+class Cost(KubeModel):
+    """What it took."""
+
+    gpu_seconds: Annotated[int, Field(default=0, description="Requested GPUs times seconds, over all attempts.")]
+    cpu_seconds: Annotated[
+        int, Field(default=0, description="CPUs times seconds, over all attempts, where no GPU is requested.")
+    ]
+    counted_pods: Annotated[
+        list[Annotated[str, Field(max_length=64)]],
+        Field(default_factory=list, max_length=256, description="UIDs of the ended pods that are in the sums."),
+    ]
+
+
+class Lineage(KubeModel):
+    """Where the artifact comes from."""
+
+    dataset_digest: Annotated[str | None, Field(default=None, max_length=80, description="The prepared set.")]
+    base_model_digest: Annotated[str | None, Field(default=None, max_length=80, description="The base model.")]
+    config_digest: Annotated[str | None, Field(default=None, max_length=80, description="The training configuration.")]
+    image: Annotated[str | None, Field(default=None, max_length=512, description="The trainer image.")]
+
+
+class Attempt(KubeModel):
+    """One training Job."""
+
+    number: Annotated[int, Field(description="Counts from 1.")]
+    job: Annotated[str, Field(max_length=63, description="The Job's name.")]
+    outcome: Annotated[
+        Literal["Running", "Succeeded", "UserError", "Infrastructure", "Suspended"],
+        Field(description="Only UserError counts against backoffLimit."),
+    ]
+    message: Annotated[str | None, Field(default=None, max_length=1024, description="Why it ended.")]
+
+
+class FineTuneJobStatus(KubeModel):
+    """What is known of the run; conditions DatasetReady, Training, Succeeded, and Reconciling, Stalled when True."""
+
+    observed_generation: Annotated[int, Field(default=-1, description="The spec's generation that this describes.")]
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            default_factory=list,
+            max_length=16,
+            description="See docs/conditions.md.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ]
+    progress: Annotated[Progress | None, Field(default=None, description="Where the training stands.")]
+    dataset: Annotated[DatasetStatus | None, Field(default=None, description="What prepare found.")]
+    attempts: Annotated[
+        list[Attempt],
+        Field(
+            default_factory=list,
+            max_length=128,
+            description="Training Jobs, oldest first.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
+        ),
+    ]
+    resume_count: Annotated[int, Field(default=0, description="Attempts after the first.")]
+    artifact: Annotated[ArtifactStatus | None, Field(default=None, description="What came out.")]
+    cost: Annotated[Cost | None, Field(default=None, description="What it took.")]
+    lineage: Annotated[Lineage | None, Field(default=None, description="Where it comes from.")]
+    error: Annotated[ErrorStatus | None, Field(default=None, description="What went wrong.")]
+    completion_time: Annotated[Timestamp | None, Field(default=None, description="When it ended.")]

@@ -1,0 +1,394 @@
+"""The ModelDeployment API: serve evaluated weights and move traffic to them step by step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from luthier.api.base import (
+    Condition,
+    Decimal,
+    ErrorStatus,
+    KubeModel,
+    ObjectName,
+    Resources,
+    Scheduling,
+    ServingProfile,
+    Timestamp,
+    cel,
+    list_map,
+)
+from luthier.api.evaluation import ModelSource
+
+
+class RequireEvaluation(KubeModel):
+    """The judgement that admits a revision: same weights, same way of serving, verdict Passed."""
+
+    name: Annotated[ObjectName, Field(description="An Evaluation of this namespace.")]
+    max_age_seconds: Annotated[
+        int | None, Field(default=None, ge=60, le=315_360_000, description="Older judgements do not count.")
+    ]
+    profile_match: Annotated[
+        Literal["Strict", "Warn"],
+        Field(
+            default="Strict",
+            description="Strict: serving options must be those that were judged. Warn: an event says so.",
+        ),
+    ]
+
+
+class Server(KubeModel):
+    """The engine's options; the profile is what an Evaluation must have judged."""
+
+    profile: Annotated[ServingProfile, Field(default_factory=ServingProfile, description="What shapes the answers.")]
+    max_num_seqs: Annotated[int, Field(default=16, ge=1, le=4096, description="Requests generated at once.")]
+    enforce_eager: Annotated[bool, Field(default=False, description="Skip compilation: a faster start, slower tokens.")]
+
+
+class ParentRef(KubeModel):
+    """A Gateway; the only reference that may leave the namespace (its allowedRoutes is the grant)."""
+
+    name: Annotated[ObjectName, Field(description="The Gateway's name.")]
+    namespace: Annotated[ObjectName | None, Field(default=None, description="Its namespace; absent: this one.")]
+    section_name: Annotated[ObjectName | None, Field(default=None, description="One listener; absent: all.")]
+
+
+class GatewayOptions(KubeModel):
+    """Where clients come in."""
+
+    parent_refs: Annotated[list[ParentRef], Field(min_length=1, max_length=4, description="Gateways.")]
+    hostnames: Annotated[
+        list[Annotated[str, Field(max_length=253, pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]] | None,
+        Field(default=None, max_length=8, description="Host names that are routed here; absent: all of the listener."),
+    ]
+    path_prefix: Annotated[
+        str, Field(default="/", max_length=128, pattern=r"^/[A-Za-z0-9/_.-]*$", description="Requests below this path.")
+    ]
+
+
+class Pause(KubeModel):
+    """Wait; without a duration, until rollout.approve names this step."""
+
+    duration_seconds: Annotated[int | None, Field(default=None, ge=1, le=31_536_000, description="Wait this long.")]
+
+
+class AnalysisStep(KubeModel):
+    """Stay until the analysis passes at this weight."""
+
+    min_samples: Annotated[
+        int | None,
+        Field(default=None, ge=1, le=10_000_000, description="Candidate requests needed; absent: the analysis' own."),
+    ]
+
+
+class Step(KubeModel):
+    """One step of a rollout: exactly one of its fields."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                "(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) + (has(self.analysis) ? 1 : 0) == 1",
+                "a step has exactly one of setWeight, pause, analysis",
+            )
+        ),
+    )
+
+    set_weight: Annotated[
+        int | None, Field(default=None, ge=0, le=100, description="The candidate's share in percent.")
+    ]
+    pause: Annotated[Pause | None, Field(default=None, description="Wait for time or approval.")]
+    analysis: Annotated[AnalysisStep | None, Field(default=None, description="Wait for the analysis to pass.")]
+
+
+class AnalysisMetric(KubeModel):
+    """One gating metric. Each is a count of bad requests out of started ones (docs/analysis.md)."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                "(self.name == 'LatencyCeiling') == has(self.ceilingSeconds)",
+                "ceilingSeconds is required for LatencyCeiling and for no other metric",
+            ),
+            (
+                "self.name != 'LatencyCeiling' || !has(self.maxIncreasePercent)",
+                "LatencyCeiling is absolute: remove maxIncreasePercent",
+            ),
+        ),
+    )
+
+    name: Annotated[
+        Literal["ErrorRate", "FormatValidity", "Latency", "LatencyCeiling"],
+        Field(
+            description=(
+                "ErrorRate: refused, failed or broken requests. FormatValidity: answers that break responseSchema. "
+                "Latency: slower than the stable's p95 plus maxIncreasePercent. LatencyCeiling: slower than ceilingSeconds."
+            )
+        ),
+    ]
+    max_increase_percent: Annotated[
+        int | None,
+        Field(
+            default=None, ge=0, le=10_000, description="Allowed rise relative to the stable; absent: 10, Latency 20."
+        ),
+    ]
+    floor_percent: Annotated[
+        Decimal,
+        Field(default="1", description="A bad rate up to this is never a failure, in percent. Latency has no floor."),
+    ]
+    ceiling_seconds: Annotated[Decimal | None, Field(default=None, description='LatencyCeiling\'s bound: "10".')]
+
+
+class Analysis(KubeModel):
+    """When a candidate is worse than the stable: a sequential test that may be looked at every second."""
+
+    interval_seconds: Annotated[int, Field(default=5, ge=1, le=3600, description="Time between two looks.")]
+    min_samples: Annotated[
+        int,
+        Field(default=100, ge=1, le=10_000_000, description="Candidate requests that an analysis step needs to pass."),
+    ]
+    min_step_seconds: Annotated[
+        int, Field(default=0, ge=0, le=86_400, description="An analysis step takes at least this long.")
+    ]
+    max_step_seconds: Annotated[
+        int,
+        Field(
+            default=21_600, ge=10, le=2_592_000, description="Then the step is Inconclusive and onInconclusive decides."
+        ),
+    ]
+    on_inconclusive: Annotated[
+        Literal["Hold", "Rollback"], Field(default="Hold", description="What an undecided step does.")
+    ]
+    false_rollback_permille: Annotated[
+        int,
+        Field(
+            default=10, ge=1, le=100, description="Bound on the chance that a healthy rollout is taken back, in 1/1000."
+        ),
+    ]
+    metrics: Annotated[
+        list[AnalysisMetric] | None,
+        Field(
+            default=None,
+            min_length=1,
+            max_length=8,
+            description="Absent: ErrorRate and Latency, and FormatValidity when responseSchema is set.",
+            json_schema_extra=list_map("name"),
+        ),
+    ]
+
+
+class Approve(KubeModel):
+    """Permission for one step of one revision."""
+
+    revision: Annotated[str, Field(max_length=63, description="As in status.candidate.name.")]
+    step: Annotated[int, Field(ge=1, le=64, description="The pause step's number, counted from 1.")]
+
+
+class RevisionAct(KubeModel):
+    """An act that names the revision it is about."""
+
+    revision: Annotated[str, Field(max_length=63, description="As in status: it has no effect on another one.")]
+
+
+class Rollout(KubeModel):
+    """How traffic moves."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                "!has(self.steps) || self.steps.filter(s, has(s.setWeight)).map(s, s.setWeight).isSorted()",
+                "setWeight must not go down from one step to the next",
+            )
+        ),
+    )
+
+    steps: Annotated[
+        list[Step] | None,
+        Field(
+            default=None,
+            min_length=1,
+            max_length=64,
+            description="In order; 100 percent follows the last. Absent: 1, 5, 10, 25, 50, each with an analysis.",
+        ),
+    ]
+    analysis: Annotated[Analysis, Field(default_factory=Analysis, description="When the candidate is worse.")]
+    approve: Annotated[Approve | None, Field(default=None, description="Let a paused step go on.")]
+    abort: Annotated[RevisionAct | None, Field(default=None, description="Take this candidate back.")]
+    retry: Annotated[RevisionAct | None, Field(default=None, description="Let this rejected revision start again.")]
+    abort_scale_down_delay_seconds: Annotated[
+        int, Field(default=600, ge=0, le=86_400, description="A rejected candidate's pods stay so long for diagnosis.")
+    ]
+
+
+class ModelDeploymentSpec(KubeModel):
+    """What is served, on whose judgement, and how traffic gets there."""
+
+    model: Annotated[ModelSource, Field(description="The weights.")]
+    served_model_name: Annotated[
+        str | None,
+        Field(
+            default=None,
+            max_length=128,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+            description="`model` in requests; absent: our name.",
+        ),
+    ]
+    require_evaluation: Annotated[RequireEvaluation, Field(description="Without it nothing is served.")]
+    replicas: Annotated[int, Field(default=1, ge=1, le=1000, description="Pods of each revision.")]
+    server: Annotated[Server, Field(default_factory=Server, description="The engine's options.")]
+    resources: Annotated[
+        Resources | None, Field(default=None, description="A serving pod's resources; absent: the platform's default.")
+    ]
+    scheduling: Annotated[Scheduling | None, Field(default=None, description="Where the pods may run.")]
+    gateway: Annotated[GatewayOptions, Field(description="Where clients come in.")]
+    response_schema: Annotated[
+        str | None,
+        Field(
+            default=None,
+            min_length=2,
+            max_length=16_384,
+            description="A JSON Schema, as JSON text, that each answer should meet.",
+        ),
+    ]
+    rollout: Annotated[Rollout, Field(default_factory=Rollout, description="How traffic moves.")]
+    progress_deadline_seconds: Annotated[
+        int, Field(default=900, ge=30, le=86_400, description="A candidate that is not ready by then is rejected.")
+    ]
+    revision_history_limit: Annotated[
+        int, Field(default=10, ge=1, le=50, description="Old revision records that are kept.")
+    ]
+    suspend: Annotated[
+        bool, Field(default=False, description="True freezes the rollout where it is; rollback still works.")
+    ]
+
+
+class RevisionStatus(KubeModel):
+    """One immutable revision."""
+
+    name: Annotated[str, Field(max_length=63, description="r<number>-<hash>; acts name it.")]
+    number: Annotated[int, Field(description="Counts from 1.")]
+    model_digest: Annotated[str, Field(max_length=80, description="The weights.")]
+    evaluation: Annotated[str, Field(max_length=253, description="The Evaluation that admitted it.")]
+    ready_replicas: Annotated[int, Field(default=0, description="Pods that answer.")]
+
+
+class Weights(KubeModel):
+    """Traffic in percent, as read from the route."""
+
+    stable: Annotated[int, Field(ge=0, le=100, description="The stable revision's share.")]
+    candidate: Annotated[int, Field(ge=0, le=100, description="The candidate's share.")]
+
+
+class MetricStatus(KubeModel):
+    """One gating metric at the newest look; bad out of started, since the weight last changed."""
+
+    name: Annotated[str, Field(max_length=40, description="The metric.")]
+    outcome: Annotated[
+        Literal["Pass", "Fail", "Inconclusive", "Error"], Field(description="Only Pass counts for an advance.")
+    ]
+    candidate_bad: Annotated[int, Field(default=0, description="Bad candidate requests.")]
+    candidate_started: Annotated[int, Field(default=0, description="Candidate requests.")]
+    stable_bad: Annotated[int, Field(default=0, description="Bad stable requests.")]
+    stable_started: Annotated[int, Field(default=0, description="Stable requests.")]
+    evidence: Annotated[
+        str, Field(default="0", max_length=16, description="The e-value: a fail needs threshold or more.")
+    ]
+    threshold: Annotated[
+        str, Field(default="0", max_length=16, description="Metrics over the allowed chance of a false rollback.")
+    ]
+    message: Annotated[str, Field(default="", max_length=512, description="The numbers, in a sentence.")]
+    query: Annotated[str, Field(default="", max_length=512, description="PromQL of the raw counters.")]
+
+
+class AnalysisStatus(KubeModel):
+    """The analysis at the newest look that was written."""
+
+    outcome: Annotated[Literal["Pass", "Fail", "Inconclusive", "Error"], Field(description="All metrics together.")]
+    message: Annotated[str, Field(default="", max_length=512, description="Why.")]
+    measured_at: Annotated[Timestamp | None, Field(default=None, description="When.")]
+    metrics: Annotated[
+        list[MetricStatus],
+        Field(default_factory=list, max_length=8, description="Metric by metric.", json_schema_extra=list_map("name")),
+    ]
+    state: Annotated[
+        str | None,
+        Field(default=None, max_length=65_536, description="The test's own memory, JSON; survives a restart."),
+    ]
+
+
+class RolloutStatus(KubeModel):
+    """The rollout in progress; its plan was copied at the start and is used to the end."""
+
+    steps: Annotated[list[Step], Field(max_length=64, description="The plan.")]
+    step: Annotated[int, Field(ge=0, description="The step it is at, counted from 1; 0 before the candidate is ready.")]
+    weight: Annotated[int, Field(ge=0, le=100, description="The candidate's share that this step wants.")]
+    started_at: Annotated[Timestamp, Field(description="When the candidate was admitted.")]
+    step_started_at: Annotated[Timestamp, Field(description="When this step began.")]
+    weight_in_force_at: Annotated[
+        Timestamp | None, Field(default=None, description="When the gateway confirmed the weight.")
+    ]
+    analysis: Annotated[AnalysisStatus | None, Field(default=None, description="The newest look.")]
+
+
+class HistoryEntry(KubeModel):
+    """How one revision's rollout ended."""
+
+    revision: Annotated[str, Field(max_length=63, description="Which.")]
+    outcome: Annotated[Literal["Promoted", "RolledBack", "Aborted", "Superseded"], Field(description="How it ended.")]
+    reason: Annotated[str, Field(max_length=128, description="A documented constant.")]
+    message: Annotated[str, Field(max_length=1024, description="The numbers, in a sentence.")]
+    step: Annotated[int, Field(default=0, description="At which step.")]
+    weight: Annotated[int, Field(default=0, description="At which share of traffic.")]
+    model_digest: Annotated[str, Field(max_length=80, description="The weights.")]
+    evaluation: Annotated[str, Field(max_length=253, description="The Evaluation that admitted it.")]
+    started_at: Annotated[Timestamp, Field(description="When it was admitted.")]
+    ended_at: Annotated[Timestamp, Field(description="When it was decided.")]
+    breach_seen_at: Annotated[Timestamp | None, Field(default=None, description="First look with evidence against it.")]
+    weight_written_at: Annotated[Timestamp | None, Field(default=None, description="When its weight became 0.")]
+    metrics: Annotated[
+        list[MetricStatus],
+        Field(default_factory=list, max_length=8, description="Counts at the end.", json_schema_extra=list_map("name")),
+    ]
+
+
+class ModelDeploymentStatus(KubeModel):
+    """What is served; conditions Serving, Ready, and Reconciling, Stalled when True."""
+
+    observed_generation: Annotated[int, Field(default=-1, description="The spec's generation that this describes.")]
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            default_factory=list,
+            max_length=16,
+            description="See docs/conditions.md.",
+            json_schema_extra=list_map("type"),
+        ),
+    ]
+    stable: Annotated[RevisionStatus | None, Field(default=None, description="What serves.")]
+    candidate: Annotated[RevisionStatus | None, Field(default=None, description="What is being tried.")]
+    rejected: Annotated[
+        str | None, Field(default=None, max_length=63, description="The spec's revision, when it was taken back.")
+    ]
+    weights: Annotated[Weights | None, Field(default=None, description="Traffic, as read from the route.")]
+    rollout: Annotated[RolloutStatus | None, Field(default=None, description="The rollout in progress.")]
+    verdict: Annotated[
+        str | None, Field(default=None, max_length=160, description="The newest judgement in a few words.")
+    ]
+    history: Annotated[
+        list[HistoryEntry], Field(default_factory=list, max_length=20, description="Ended rollouts, newest first.")
+    ]
+    url: Annotated[str | None, Field(default=None, max_length=512, description="Where clients reach it.")]
+    error: Annotated[ErrorStatus | None, Field(default=None, description="What went wrong.")]

@@ -1,0 +1,1 @@
+"""ModelDeployment: revisions, traffic, analysis, rollback."""

@@ -1,0 +1,52 @@
+"""Errors, and what the reconciler does with each.
+
+LuthierError
+├── InvalidSpec       only a new spec mends it: Stalled, no retry until the generation changes
+├── NameConflict      a child's name is taken by somebody else's object: Stalled, never touched
+└── ApiError          the API server said no
+    ├── NotFound      404
+    ├── Conflict      409: observe again
+    └── Throttled     429 or 503 with Retry-After: not before then
+"""
+
+from __future__ import annotations
+
+
+class LuthierError(Exception):
+    """Base of all errors of the operator."""
+
+
+class InvalidSpec(LuthierError):
+    """The object cannot work as it is written."""
+
+    def __init__(self, field: str, message: str, *, reason: str = "InvalidSpec") -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+        self.reason = reason
+
+
+class NameConflict(LuthierError):
+    """A child's name belongs to an object that is not ours."""
+
+
+class ApiError(LuthierError):
+    """The API server answered with an error status."""
+
+    def __init__(self, status: int, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class NotFound(ApiError):
+    """404."""
+
+
+class Conflict(ApiError):
+    """409."""
+
+
+class Throttled(ApiError):
+    """429, or 503 with Retry-After."""

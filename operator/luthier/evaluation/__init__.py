@@ -1,0 +1,1 @@
+"""Evaluation: one Job judges the weights against baselines."""

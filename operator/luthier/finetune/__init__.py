@@ -1,0 +1,1 @@
+"""FineTuneJob: prepare, train, publish."""

@@ -1,0 +1,42 @@
+"""The Kubernetes resource types that the operator reads or writes: one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luthier.api.base import API_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """One type of the API: enough to build its URL."""
+
+    api_version: str
+    kind: str
+    plural: str
+    create_once: bool = False
+    """Made by POST and never applied again: its template is immutable or owned by others (operator.md 2)."""
+
+
+FINETUNEJOB = Resource(api_version=API_VERSION, kind="FineTuneJob", plural="finetunejobs")
+EVALUATION = Resource(api_version=API_VERSION, kind="Evaluation", plural="evaluations")
+MODELDEPLOYMENT = Resource(api_version=API_VERSION, kind="ModelDeployment", plural="modeldeployments")
+OWN = (FINETUNEJOB, EVALUATION, MODELDEPLOYMENT)
+
+JOB = Resource(api_version="batch/v1", kind="Job", plural="jobs", create_once=True)
+POD = Resource(api_version="v1", kind="Pod", plural="pods")
+SERVICE = Resource(api_version="v1", kind="Service", plural="services")
+DEPLOYMENT = Resource(api_version="apps/v1", kind="Deployment", plural="deployments")
+CONTROLLERREVISION = Resource(
+    api_version="apps/v1", kind="ControllerRevision", plural="controllerrevisions", create_once=True
+)
+HTTPROUTE = Resource(api_version="gateway.networking.k8s.io/v1", kind="HTTPRoute", plural="httproutes")
+CHILDREN = (JOB, POD, SERVICE, DEPLOYMENT, CONTROLLERREVISION, HTTPROUTE)
+"""Watched by label, kept in the child store."""
+
+PVC = Resource(api_version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims")
+GATEWAY = Resource(api_version="gateway.networking.k8s.io/v1", kind="Gateway", plural="gateways")
+LEASE = Resource(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
+EVENT = Resource(api_version="v1", kind="Event", plural="events")
+
+BY_KIND = {r.kind: r for r in (*OWN, *CHILDREN, PVC, GATEWAY, LEASE, EVENT)}

@@ -1,0 +1,1 @@
+"""Serving: vLLM's OpenAI server with counters per revision and a readiness that generates."""

@@ -1,0 +1,46 @@
+"""The configuration of one serving process. No engine here: the operator imports this module.
+
+JSON in the environment variable `LUTHIER_SERVER_CONFIG`. Paths are inside the container.
+Endpoints that this package adds to vLLM's: `/luthier/ready` (200 after a real one-token generation and the
+template probe), `/luthier/live`, `/luthier/counters`; `/metrics` carries both.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+CONFIG_ENV = "LUTHIER_SERVER_CONFIG"
+PORT = 8000
+REVISION_HEADER = "x-luthier-revision"
+EXIT_REFUSED = 11
+"""The weights are not what the configuration says (digest, base, template): trying again cannot help."""
+
+
+class ServerConfig(BaseModel):
+    """What to serve and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_path: str
+    base_digest: str
+    adapter_path: str | None = None
+    """The artifact's folder (with luthier.json)."""
+    model_digest: str | None = None
+    """The artifact's digest; verified before it is loaded."""
+    served_model_name: str
+    base_model_name: str | None = None
+    """Also serve the base under this name (an Evaluation's baseline)."""
+    revision: str = ""
+    """Goes into the `revision` label of every counter and into the reply's header."""
+    max_model_len: int = 1024
+    dtype: Literal["Auto", "Float32", "BFloat16", "Float16"] = "Auto"
+    max_num_seqs: int = 16
+    enforce_eager: bool = False
+    response_schema: str | None = None
+    """JSON Schema text that every answer should meet: format validity is counted against it."""
+    max_lora_rank: int = 16
+    host: str = "0.0.0.0"
+    port: int = PORT
+    cpu_kv_cache_gib: int = 1

@@ -1,0 +1,1 @@
+"""Data preparation and training: `python -m luthier_trainer prepare|train|report`."""
