@@ -1,0 +1,67 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both install what they need into the cache folder.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/luthier
+LOCK := requirements/dev.txt
+VENV := $(CACHE)/venv-$(shell cat $(LOCK) $(MAKEFILE_LIST) 2>/dev/null | sha256sum | cut -c1-12)
+BIN := $(VENV)/bin
+MODEL ?= smollm2
+CLUSTER ?= luthier
+TEST_CLUSTER ?= luthier-test
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/hack
+
+.PHONY: help install generate verify lint unit api-test node-test image-test test demo demo-down
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.complete ## Install the development environment into the cache folder
+	@ln -sfn $(VENV) .venv 2>/dev/null || true
+
+$(VENV)/.complete: $(LOCK)
+	@echo "[install] development environment in $(VENV)"
+	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(LOCK)
+	@touch $@
+
+generate: install ## Write crds/, the chart's CRDs and docs/api.md from the models
+	$(BIN)/python -m luthier.crd
+
+verify: install ## Fail when a generated file is stale
+	$(BIN)/python -m luthier.crd --check
+
+lint: install ## Format check, lint, types, import contracts
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache | tail -n 12
+
+unit: install ## Unit and golden tests (seconds)
+	$(BIN)/pytest -q tests/unit tests/golden
+
+api-test: install ## Tests against a real API server on loopback (no root)
+	$(BIN)/pytest -q tests/cluster tests/helm -m "not node"
+
+image-test: install ## Trainer and server tests inside their images (root)
+	hack/images build all
+	hack/images test trainer
+	hack/images test server
+
+node-test: install ## The cluster itself and the whole chain with the tiny model on a real node (root)
+	$(BIN)/pytest -q tests/cluster tests/e2e -m node
+
+test: install ## Everything: lint, unit, API server, images, real node
+	@echo "[test 1/5] lint and generated files"; $(MAKE) --no-print-directory lint verify
+	@echo "[test 2/5] unit and golden"; $(MAKE) --no-print-directory unit
+	@echo "[test 3/5] real API server"; $(MAKE) --no-print-directory api-test
+	@echo "[test 4/5] inside the images"; $(MAKE) --no-print-directory image-test
+	@echo "[test 5/5] real node, whole chain"; $(MAKE) --no-print-directory node-test
+
+demo: ## The main path for real: cluster, operator, training, evaluation, rollout, rollback (MODEL=smollm2|tiny)
+	@$(PYTHON) hack/demo --cluster $(CLUSTER) --model $(MODEL)
+
+demo-down: ## Stop the demo's cluster (the cache stays)
+	@hack/cluster down --name $(CLUSTER)
