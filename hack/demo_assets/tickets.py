@@ -118,6 +118,22 @@ FILLER = (
     "2026-03-0{e} 09:{a}:{b} WARN device MW-{d} status=0x{b}F retry={e} timeout=30s",
 )
 
+# What the base model knows and tuning should not cost: answers are scored by words, so short ones.
+GENERAL = (
+    ("What is the capital of Germany?", "Berlin"),
+    ("What is the capital of France?", "Paris"),
+    ("What is the capital of Italy?", "Rome"),
+    ("What is the capital of Spain?", "Madrid"),
+    ("What is the capital of Japan?", "Tokyo"),
+    ("What colour is the sky on a clear day?", "Blue"),
+    ("How many days are in a week?", "Seven"),
+    ("How many legs does a spider have?", "Eight"),
+    ("Which planet do we live on?", "Earth"),
+    ("What is frozen water called?", "Ice"),
+    ("What do bees make?", "Honey"),
+    ("What is the opposite of hot?", "Cold"),
+)
+
 
 class Deck:
     """Deals the phrases of one split like cards: none starves, none comes twice before all came once."""
@@ -205,6 +221,11 @@ def write(folder: Path, *, train: int, test: int, seed: int) -> None:
         rows[name] = [row(t, label) for t, label in tickets(split, train if name == "train" else test, rng)]
     rng = random.Random(seed)
     rows["real"] = [row(lengthened(t, rng), label) for t, label in tickets(2, test, random.Random(2000 + seed))]
+    turns = ("user", "assistant")
+    rows["general"] = [
+        {"messages": [{"role": role, "content": text} for role, text in zip(turns, pair, strict=True)]}
+        for pair in GENERAL
+    ]
     for name, items in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
 
