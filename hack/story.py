@@ -244,9 +244,8 @@ class Story:
         refused = sum(n for outcome, n in totals.items() if outcome != "ok")
         seconds = seconds_between(entry.get("breachSeenAt"), entry.get("weightWrittenAt"))
         self.say(f"      {entry['outcome']} {entry['revision']}: {entry['message']}")
-        self.say(
-            f"      first evidence to weight 0: {seconds:.0f} s; clients saw {refused} refused of {sum(totals.values())}"
-        )
+        self.say(f"      first evidence to weight 0: {seconds:.0f} s")
+        self.say(f"      clients saw {refused} refused of {sum(totals.values())} requests to {entry['revision']}")
         self.timed("rollback", begin)
         return status
 

@@ -1,0 +1,27 @@
+"""A real node for the end-to-end tests, with the chart installed: started once, stopped at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import story
+
+CLUSTER = os.environ.get("LUTHIER_TEST_CLUSTER", "luthier-test")
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[dict[str, str]]:
+    """The environment of kubectl on a running cluster that holds the images and the operator."""
+    story.run("hack/cluster", "up", "--name", CLUSTER)
+    try:
+        story.run("hack/images", "build", "all")
+        story.run("hack/images", "load", "--name", CLUSTER)
+        env = story.cluster_env(CLUSTER)
+        story.install(env)
+        yield env
+    finally:
+        if not os.environ.get("LUTHIER_KEEP_CLUSTER"):
+            story.run("hack/cluster", "down", "--name", CLUSTER)
