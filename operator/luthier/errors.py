@@ -3,6 +3,8 @@
 LuthierError
 ├── InvalidSpec       only a new spec mends it: Stalled, no retry until the generation changes
 ├── NameConflict      a child's name is taken by somebody else's object: Stalled, never touched
+├── NotLeader         the Lease is not ours, or nearly over: nothing was sent, the pass ends
+├── Unreachable       no answer, or a broken one: a write may have happened; backs off
 └── ApiError          the API server said no
     ├── NotFound      404
     ├── Conflict      409: observe again
@@ -30,12 +32,21 @@ class NameConflict(LuthierError):
     """A child's name belongs to an object that is not ours."""
 
 
+class NotLeader(LuthierError):
+    """This replica may not write now."""
+
+
+class Unreachable(LuthierError):
+    """The API server gave no answer in time, or one that is no JSON."""
+
+
 class ApiError(LuthierError):
     """The API server answered with an error status."""
 
     def __init__(self, status: int, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
+        self.message = message
         self.reason = reason
         self.retry_after = retry_after
 

@@ -1,0 +1,56 @@
+"""What the operator counts about itself, for `/metrics`; one registry per operator, so that tests can have several."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+WRITE_VERBS = ("create", "apply", "replace", "delete")
+_RECONCILE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+
+
+class Metrics:
+    """All series of one operator."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "luthier_kube_requests",
+            "Requests to the API server; code 0: no answer.",
+            ["verb", "resource", "code"],
+            registry=self.registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "luthier_reconcile_seconds", "One pass.", ["kind"], buckets=_RECONCILE_EDGES, registry=self.registry
+        )
+        self.reconciles = Counter(
+            "luthier_reconciles", "Passes by how they ended.", ["kind", "result"], registry=self.registry
+        )
+        self.queue_depth = Gauge(
+            "luthier_queue_depth", "Objects that are due and wait for a worker.", registry=self.registry
+        )
+        self.leader = Gauge("luthier_leader", "1 while this replica holds the Lease.", registry=self.registry)
+        self.watch_age = Gauge(
+            "luthier_watch_age_seconds", "Since a watch was last heard of.", ["resource"], registry=self.registry
+        )
+        self.relists = Counter(
+            "luthier_watch_relists", "Watches that began again from a list.", ["resource"], registry=self.registry
+        )
+        self.kopf_starts = Counter(
+            "luthier_kopf_starts", "Starts of kopf; one after the first is a restart.", registry=self.registry
+        )
+        self.events_lost = Counter(
+            "luthier_events_lost", "Kubernetes events that could not be posted.", registry=self.registry
+        )
+
+    def writes(self) -> int:
+        """Return how many writes of objects were sent, not counting the Lease and events."""
+        return int(
+            sum(
+                sample.value
+                for metric in self.requests.collect()
+                for sample in metric.samples
+                if sample.name.endswith("_total")
+                and sample.labels["verb"] in WRITE_VERBS
+                and sample.labels["resource"] not in ("leases", "events")
+            )
+        )
