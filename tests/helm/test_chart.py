@@ -125,3 +125,12 @@ def test_monitors_and_rules_stand_behind_values(helm):
     operations = (CHART.parent / "docs" / "operations.md").read_text()
     assert alerts
     assert all(f"## {alert['alert']}" in operations for alert in alerts)
+
+
+def test_promtool_accepts_the_alerts():
+    promtool = shutil.which("promtool")
+    assert promtool, "promtool is missing: apt-get install prometheus (hack/cluster up does it)"
+    done = subprocess.run(
+        [promtool, "check", "rules", str(CHART / "alerts.yaml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
