@@ -1,0 +1,195 @@
+"""From raw samples of cumulative counters to requests per look: pure.
+
+Samples are differenced here and not by `rate()`: a decrease, or a pod never seen before, is a start from 0, so the
+first errors of a crash-looping pod are counted. Each pod's newest counted sample goes into the analysis' memory;
+what Prometheus delivers late is counted at the next look instead of being lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from luthier.plan import Json
+from luthier.ports import Sample
+
+Arm = Literal["candidate", "stable"]
+Counter = Literal["started", "bad", "checked", "invalid", "slow", "over"]
+"""`slow`: older than the latency test's edge of this arm; `over`: older than the absolute ceiling's edge."""
+COUNTERS: tuple[Counter, ...] = ("started", "bad", "checked", "invalid", "slow", "over")
+
+STARTED = "luthier_requests_started_total"
+FINISHED = "luthier_requests_total"
+CHECKED = "luthier_responses_checked_total"
+INVALID = "luthier_responses_invalid_format_total"
+AGE_EXCEEDED = "luthier_request_age_exceeded_total"
+BAD_OUTCOMES = frozenset({"server_error", "refused", "stream_broken", "overloaded"})
+
+EDGES = tuple(0.01 * 1.2 ** (i / 2) for i in range(121))
+"""Seconds. The serving pods count requests whose age passed each of these."""
+
+Timeline = dict[float, dict[Counter, float]]
+"""One pod's counters by time of scrape."""
+
+
+def edge_label(index: int) -> str:
+    """Return an edge as the serving pods write it in the label `edge`."""
+    return f"{EDGES[index]:.4g}"
+
+
+def nearest_edge(seconds: float) -> int:
+    """Return the index of the nearest edge, on the logarithmic scale."""
+    index = round(2 * math.log(max(seconds, EDGES[0]) / EDGES[0]) / math.log(1.2))
+    return min(index, len(EDGES) - 1)
+
+
+def edge_above(seconds: float) -> int:
+    """Return the index of the first edge that is not below."""
+    return next((i for i, edge in enumerate(EDGES) if edge >= seconds * 0.9999), len(EDGES) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edges:
+    """Which edges are read; None: not asked for, or not known yet."""
+
+    slow_candidate: int | None = None
+    slow_stable: int | None = None
+    over: int | None = None
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the label values to ask Prometheus for."""
+        wanted = {i for i in (self.slow_candidate, self.slow_stable, self.over) if i is not None}
+        return tuple(edge_label(i) for i in sorted(wanted))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodCounters:
+    """The newest counted sample of one pod. A counter that is absent was not read yet."""
+
+    arm: Arm
+    at: float
+    values: Mapping[Counter, float] = field(default_factory=dict)
+
+    def to_list(self) -> list[str | float | None]:
+        return [self.arm[0], self.at, *(self.values.get(counter) for counter in COUNTERS)]
+
+    @classmethod
+    def from_list(cls, data: Sequence[str | float | None]) -> PodCounters:
+        arm, at, *values = data
+        known = {c: float(v) for c, v in zip(COUNTERS, values, strict=True) if v is not None}
+        return cls(arm="candidate" if arm == "c" else "stable", at=float(at or 0), values=known)
+
+    def without(self, counter: Counter) -> PodCounters:
+        """Return it with one counter forgotten: another edge is read from now on."""
+        return PodCounters(arm=self.arm, at=self.at, values={c: v for c, v in self.values.items() if c != counter})
+
+
+Pods = dict[str, PodCounters]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmCounts:
+    """What one arm did within one look."""
+
+    candidate: Mapping[Counter, int]
+    stable: Mapping[Counter, int]
+
+
+def pods_to_json(pods: Pods) -> Json:
+    """Return the pods' newest samples for the analysis' memory."""
+    return {pod: counters.to_list() for pod, counters in sorted(pods.items())}
+
+
+def pods_from_json(value: Json) -> Pods:
+    """Read what `pods_to_json` wrote."""
+    return {pod: PodCounters.from_list(data) for pod, data in value.items()}
+
+
+def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edges) -> dict[str, tuple[Arm, Timeline]]:
+    """Return each pod's counters by time of scrape.
+
+    Args:
+        samples: Raw samples of the serving counters.
+        arms: The arm by prefix of the pod's name.
+        edges: Which edge counts as `slow` and `over`.
+    """
+    found: dict[str, tuple[Arm, Timeline]] = {}
+    for sample in samples:
+        name = sample.labels.get("pod", "")
+        arm = next((arm for prefix, arm in arms.items() if name.startswith(prefix)), None)
+        if arm is None:
+            continue
+        # Without the UID label, the name does: pods of a Deployment never reuse one.
+        pod = sample.labels.get("pod_uid") or name
+        _, timeline = found.setdefault(pod, (arm, defaultdict(dict)))
+        for counter in _counters_of(sample.labels, arm, edges):
+            row = timeline[sample.at]
+            row[counter] = row.get(counter, 0.0) + sample.value
+    return found
+
+
+def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges) -> list[Counter]:
+    name = labels.get("__name__", "")
+    if name == STARTED:
+        return ["started"]
+    if name == FINISHED:
+        return ["bad"] if labels.get("outcome") in BAD_OUTCOMES else []
+    if name == CHECKED:
+        return ["checked"]
+    if name == INVALID:
+        return ["invalid"]
+    if name != AGE_EXCEEDED:
+        return []
+    slow = edges.slow_candidate if arm == "candidate" else edges.slow_stable
+    wanted: tuple[tuple[Counter, int | None], ...] = (("slow", slow), ("over", edges.over))
+    return [counter for counter, index in wanted if index is not None and labels.get("edge") == edge_label(index)]
+
+
+def split_by_look(
+    found: Mapping[str, tuple[Arm, Timeline]], pods: Pods, *, after: float, seconds: float, looks: int
+) -> tuple[list[ArmCounts], Pods]:
+    """Return what happened in each look, and the pods' newest counted samples.
+
+    Looks are `(after, after + seconds]` and so on. What was scraped before but is not counted yet falls into the first.
+    """
+    counts = [{"candidate": dict.fromkeys(COUNTERS, 0), "stable": dict.fromkeys(COUNTERS, 0)} for _ in range(looks)]
+    end = after + looks * seconds
+    newest = dict(pods)
+    for pod, (arm, timeline) in found.items():
+        known = pods.get(pod) or _baseline(arm, timeline, before=after)
+        for at in sorted(t for t in timeline if known.at < t <= end):
+            row = timeline[at]
+            index = max(0, min(looks - 1, math.ceil((at - after) / seconds) - 1))
+            arm_counts = counts[index][arm]
+            for counter, value in row.items():
+                last = known.values.get(counter)
+                if last is None:
+                    last = _value_before(timeline, counter, known.at, default=value)
+                arm_counts[counter] += round(value - last if value >= last else value)
+            known = PodCounters(arm=arm, at=at, values={**known.values, **row})
+        if known.at > -math.inf:
+            newest[pod] = known
+    return [ArmCounts(candidate=c["candidate"], stable=c["stable"]) for c in counts], newest
+
+
+def _baseline(arm: Arm, timeline: Timeline, *, before: float) -> PodCounters:
+    """Return where a pod's counting starts that is not in the memory: at its newest earlier sample, else at 0."""
+    earlier = [at for at in timeline if at <= before]
+    if earlier:
+        at = max(earlier)
+        return PodCounters(arm=arm, at=at, values=timeline[at])
+    return PodCounters(arm=arm, at=-math.inf, values=dict.fromkeys(COUNTERS, 0.0))
+
+
+def _value_before(timeline: Timeline, counter: Counter, at: float, *, default: float) -> float:
+    # An edge that is newly read: what it had counted up to the pod's newest counted sample is not news.
+    earlier = [t for t in timeline if t <= at and counter in timeline[t]]
+    return timeline[max(earlier)][counter] if earlier else default
+
+
+def newest_by_pod(found: Mapping[str, tuple[Arm, Timeline]]) -> dict[str, float]:
+    """Return when each pod was last scraped."""
+    return {pod: max(timeline) for pod, (_, timeline) in found.items() if timeline}
