@@ -54,9 +54,9 @@ async def load_configuration() -> Configuration:
     configuration = Configuration()
     path = os.environ.get("KUBECONFIG")
     if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        load_incluster_config(client_configuration=configuration)
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
-        await load_kube_config(
+        await load_kube_config(  # type: ignore[no-untyped-call]
             config_file=path or "~/.kube/config", client_configuration=configuration, persist_config=False
         )
     return configuration
@@ -216,9 +216,8 @@ class Kube:
         if token := await _token(configuration):
             headers["Authorization"] = f"Bearer {token}"
         url = configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        reply = await self._client.rest_client.request(
-            method, url, headers=headers, body=body, _request_timeout=timeout
-        )
+        request = self._client.rest_client.request
+        reply = await request(method, url, headers, body, _request_timeout=timeout)  # type: ignore[no-untyped-call]
         response: aiohttp.ClientResponse = reply.response
         return response
 

@@ -1,0 +1,90 @@
+"""Lists, events and replies to writes arrive in any order, and the cache still shows what exists."""
+
+import itertools
+
+import pytest
+
+from luthier.cache import Cache
+
+
+def obj(name, version, uid=None):
+    return {
+        "metadata": {"namespace": "team", "name": name, "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
+    }
+
+
+def names(cache):
+    return {o["metadata"]["name"]: int(o["metadata"]["resourceVersion"]) for o in cache}
+
+
+def test_an_older_event_changes_nothing():
+    cache = Cache()
+    cache.put(obj("a", 5))
+    assert cache.put(obj("a", 4)) == []
+    assert cache.put(obj("a", 5)) == []
+    assert names(cache) == {"a": 5}
+
+
+def test_a_list_replaces_the_whole():
+    cache = Cache()
+    cache.replace([obj("a", 1), obj("b", 2)], "2")
+    changed = cache.replace([obj("b", 2), obj("c", 7)], "9")
+    assert [o["metadata"]["name"] for o in changed] == ["a", "c"], "what vanished and what is new, nothing else"
+    assert names(cache) == {"b": 2, "c": 7}
+
+
+def test_what_was_written_after_the_list_was_taken_stays():
+    cache = Cache()
+    cache.put(obj("written", 12))
+    cache.replace([], "9")
+    assert names(cache) == {"written": 12}
+
+
+def test_a_late_event_of_something_gone_before_the_list_is_ignored():
+    cache = Cache()
+    cache.replace([], "9")
+    assert cache.put(obj("ghost", 8)) == []
+    assert names(cache) == {}
+
+
+def test_a_deletion_that_is_older_than_what_is_known_is_ignored():
+    cache = Cache()
+    cache.put(obj("a", 10, uid="second-life"))
+    assert cache.remove(obj("a", 9, uid="first-life")) == []
+    assert names(cache) == {"a": 10}
+
+
+def test_our_own_deletion_is_not_undone_by_late_events_or_lists():
+    cache = Cache()
+    cache.put(obj("a", 5))
+    assert cache.forget("team", "a", "uid-a")
+    assert cache.put(obj("a", 6)) == []
+    cache.replace([obj("a", 6)], "7")  # taken before the deletion, answered after it
+    assert names(cache) == {}
+    cache.replace([], "9")
+    assert cache.put(obj("a", 12, uid="second-life")) != []
+
+
+def test_our_own_deletion_spares_a_second_life():
+    cache = Cache()
+    cache.put(obj("a", 5, uid="second-life"))
+    assert cache.forget("team", "a", "uid-a") == []
+    assert names(cache) == {"a": 5}
+
+
+HISTORY = [("put", obj("a", 3)), ("put", obj("a", 4)), ("put", obj("b", 5)), ("remove", obj("a", 6)), ("list", None)]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(HISTORY)))
+def test_every_order_with_a_list_last_or_not_ends_in_the_same_objects(order):
+    cache = Cache()
+    for verb, what in order:
+        if verb == "list":
+            cache.replace([obj("b", 5)], "6")
+        else:
+            getattr(cache, verb)(what)
+    if order[-1][0] == "list" or order.index(("list", None)) == 0:
+        assert names(cache) == {"b": 5}
+    else:
+        cache.replace([obj("b", 5)], "6")
+        assert names(cache) == {"b": 5}
