@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 GROUP = "luthier.dev"
@@ -37,20 +37,56 @@ def list_map(*keys: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
+def matches(pattern: str, message: str) -> dict[str, Any]:
+    """Return `Field` arguments for a patterned string whose refusal says in words what is allowed."""
+    return {"pattern": pattern, "json_schema_extra": cel((f"self.matches(r'{pattern}')", message))}
+
+
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 """Names of our objects: children, labels and pod host names derived from them must fit (operator.md 3)."""
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-ItemName = Annotated[str, Field(min_length=1, max_length=40, pattern=NAME_PATTERN)]
-Decimal = Annotated[str, Field(max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?$")]
+ItemName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=40,
+        **matches(NAME_PATTERN, "must start with a letter, hold only a-z, 0-9 and '-', and not end in '-'"),
+    ),
+]
+Decimal = Annotated[
+    str,
+    Field(
+        max_length=20,
+        **matches(r"^[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?$", 'must be a decimal in quotes, for example "0.05" or "2e-4"'),
+    ),
+]
 """A non-negative decimal as a string: "0.05", "2e-4"; always quoted in YAML."""
 
-Quantity = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+_QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(max_length=32, pattern=_QUANTITY_PATTERN),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            "pattern": _QUANTITY_PATTERN,
+            "description": 'An amount: 2, "500m", "4Gi".',
+        }
+    ),
+]
+"""An amount as Kubernetes writes it; a bare whole number is read as text, as in a pod."""
+
 PvcUri = Annotated[
     str,
     Field(
         max_length=512,
-        pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9_.=@-]*)*$",
+        **matches(
+            r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9_.=@-]*)*$",
+            "must be pvc://<claim>/<path in the claim>; the path may not contain .. or empty parts",
+        ),
     ),
 ]
 """`pvc://claim/path/in/claim`: no `..`, no absolute path, no empty segment."""

@@ -23,6 +23,7 @@ from luthier.api.base import (
     Timestamp,
     cel,
     list_map,
+    matches,
 )
 
 
@@ -106,7 +107,13 @@ class Generation(KubeModel):
 
     max_tokens: Annotated[int, Field(default=256, ge=1, le=32_768, description="Longest answer in tokens.")]
     temperature: Annotated[
-        str, Field(default="0", max_length=8, pattern=r"^[0-2](\.[0-9]{1,3})?$", description='Quoted; "0" is greedy.')
+        str,
+        Field(
+            default="0",
+            max_length=8,
+            description='Quoted; "0" is greedy.',
+            **matches(r"^[0-2](\.[0-9]{1,3})?$", 'must be a decimal from "0" to "2.999", in quotes'),
+        ),
     ]
     seed: Annotated[int, Field(default=0, ge=0, le=2_147_483_647, description="Seed of sampling.")]
 
@@ -123,7 +130,7 @@ class Suite(KubeModel):
         PvcUri | None,
         Field(
             default=None,
-            description="A .jsonl file of messages or prompt/completion rows; absent: the FineTuneJob's held-out split.",
+            description="A .jsonl file of messages or prompt/completion rows; absent: the FineTuneJob's held-out rows.",
         ),
     ]
     max_cases: Annotated[
@@ -178,7 +185,10 @@ _IMMUTABLE = (
     "resources",
     "scheduling",
 )
-_GATE_NAMES_A_METRIC = "!has(self.gates) || self.gates.all(g, self.suites.exists(s, s.name == g.suite && s.metrics.exists(m, m.name == g.metric)))"
+_GATE_NAMES_A_METRIC = (
+    "!has(self.gates) || self.gates.all(g, "
+    "self.suites.exists(s, s.name == g.suite && s.metrics.exists(m, m.name == g.metric)))"
+)
 _GATE_NAMES_A_BASELINE = (
     "!has(self.gates) || self.gates.all(g, !has(g.versus) || "
     "(has(self.baselines) && self.baselines.exists(b, b.name == g.versus.baseline)))"

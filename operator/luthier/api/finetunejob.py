@@ -21,6 +21,7 @@ from luthier.api.base import (
     Scheduling,
     Timestamp,
     cel,
+    matches,
 )
 
 
@@ -101,7 +102,7 @@ class Dataset(KubeModel):
         Literal["Chat", "Raw"] | None,
         Field(
             default=None,
-            description="Chat: the model's chat template. Raw: text as it is. Absent: Chat for Messages, Raw for Completion.",
+            description="Chat: the model's chat template. Raw: text as it is. Absent: Chat for Messages, else Raw.",
         ),
     ]
     splits: Annotated[Splits, Field(default_factory=Splits, description="How rows are divided.")]
@@ -117,7 +118,15 @@ class Peft(KubeModel):
         Field(default=16, description="LoRA rank; the values are those that the engine can serve."),
     ]
     alpha: Annotated[int | None, Field(default=None, ge=1, le=2048, description="LoRA alpha; absent: twice the rank.")]
-    dropout: Annotated[Decimal, Field(default="0.05", description='LoRA dropout, below "1".')]
+    dropout: Annotated[
+        str,
+        Field(
+            default="0.05",
+            max_length=20,
+            description="LoRA dropout.",
+            **matches(r"^0(\.[0-9]+)?$", 'must be a decimal from "0" to below 1, in quotes'),
+        ),
+    ]
     target_modules: Annotated[
         list[Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_.]+$")]] | None,
         Field(
@@ -141,7 +150,10 @@ class Training(KubeModel):
         Field(
             default="auto",
             max_length=20,
-            pattern=r"^(auto|[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)$",
+            **matches(
+                r"^(auto|[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)$",
+                'must be "auto" or a decimal in quotes, for example "2e-4"',
+            ),
             description='Peak learning rate, quoted: "2e-4"; auto: 2e-4 for LoRA.',
         ),
     ]

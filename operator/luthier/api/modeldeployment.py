@@ -131,7 +131,7 @@ class AnalysisMetric(KubeModel):
         Field(
             description=(
                 "ErrorRate: refused, failed or broken requests. FormatValidity: answers that break responseSchema. "
-                "Latency: slower than the stable's p95 plus maxIncreasePercent. LatencyCeiling: slower than ceilingSeconds."
+                "Latency: above the stable's p95 plus maxIncreasePercent. LatencyCeiling: above ceilingSeconds."
             )
         ),
     ]

@@ -1,0 +1,270 @@
+"""What the API server must refuse, and what it must say: one table for the offline tests and the real server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from factories import make_evaluation, make_finetunejob, make_modeldeployment
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A wrong object (or a wrong update of `before`), and what the refusal must contain."""
+
+    name: str
+    object: Json
+    says: tuple[str, ...]
+    before: Json | None = field(default=None)
+    strict: bool = False
+    """Only `fieldValidation=Strict` (kubectl's default) refuses it; otherwise the field is pruned."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _suite(**changes: Any) -> Json:
+    return {
+        "name": "held-out",
+        "type": "HeldOut",
+        "metrics": [{"name": "exact", "type": "ExactMatch"}],
+        **changes,
+    }
+
+
+def _steps(*steps: Json) -> Json:
+    return make_modeldeployment(rollout={"steps": list(steps)})
+
+
+def _gate(**gate: Any) -> Json:
+    return make_evaluation(gates=[{"suite": "held-out", "metric": "exact", "minPercent": 70, **gate}])
+
+
+def _metric(**metric: Any) -> Json:
+    return make_modeldeployment(rollout={"analysis": {"metrics": [metric]}})
+
+
+def refuse(name: str, obj: Json, *says: str, before: Json | None = None, strict: bool = False) -> Refused:
+    return Refused(name=name, object=obj, says=says, before=before, strict=strict)
+
+
+NAME_SAYS = "metadata.name must start with a letter"
+
+REFUSED = (
+    # FineTuneJob
+    refuse("unknown field", make_finetunejob(training={"epoch": 3}), "spec.training.epoch", strict=True),
+    refuse("learning rate as a number", make_finetunejob(training={"learningRate": 2e-4}), "learningRate", "string"),
+    refuse(
+        "learning rate that is no decimal",
+        make_finetunejob(training={"learningRate": "fast"}),
+        "spec.training.learningRate",
+        '"auto" or a decimal in quotes',
+    ),
+    refuse(
+        "wrong unit of time",
+        make_finetunejob(activeDeadlineSeconds="30m"),
+        "spec.activeDeadlineSeconds",
+        "integer",
+    ),
+    refuse(
+        "wrong unit of memory",
+        make_finetunejob(distributed={"resourcesPerNode": {"limits": {"memory": "4 gigabytes"}}}),
+        "spec.distributed.resourcesPerNode.limits.memory",
+        "Gi",
+    ),
+    refuse("negative epochs", make_finetunejob(training={"epochs": -1}), "spec.training.epochs", "1"),
+    refuse("rank that no engine serves", make_finetunejob(peft={"rank": 12}), "spec.peft.rank", '"16", "32"'),
+    refuse("dropout of one", make_finetunejob(peft={"dropout": "1"}), "spec.peft.dropout", "below 1"),
+    refuse(
+        "path that leaves the claim",
+        make_finetunejob(output={"uri": "pvc://artifacts/../secrets"}),
+        "spec.output.uri",
+        "pvc://<claim>/<path",
+        "may not contain ..",
+    ),
+    refuse("another scheme", make_finetunejob(model={"uri": "hf://org/model"}), "spec.model.uri", "pvc://<claim>"),
+    refuse("host path", make_finetunejob(model={"uri": "/etc/passwd"}), "spec.model.uri", "pvc://<claim>"),
+    refuse("no sources", make_finetunejob(dataset={"sources": []}), "spec.dataset.sources", "at least 1"),
+    refuse("no model", make_finetunejob(model=None), "spec.model", "Required"),
+    refuse(
+        "no rows left to train on",
+        make_finetunejob(dataset={"splits": {"validationPercent": 50, "testPercent": 50}}),
+        "spec.dataset.splits",
+        "at most 80",
+    ),
+    refuse("name with a dot", make_finetunejob("my.job"), NAME_SAYS),
+    refuse("name that starts with a digit", make_finetunejob("7b"), NAME_SAYS),
+    refuse("name of 41 characters", make_finetunejob("a" * 41), NAME_SAYS, "40 characters"),
+    refuse(
+        "training changed",
+        make_finetunejob(training={"epochs": 4}),
+        "spec",
+        "training is immutable",
+        "new FineTuneJob",
+        before=make_finetunejob(training={"epochs": 3}),
+    ),
+    refuse(
+        "workspace removed",
+        make_finetunejob(workspace=None),
+        "workspace is immutable",
+        before=make_finetunejob(),
+    ),
+    # Evaluation
+    refuse(
+        "gate on a metric that no suite computes",
+        _gate(metric="bleu"),
+        "spec",
+        "each gate must name a suite of spec.suites and one of that suite's metrics",
+    ),
+    refuse("gate on a missing suite", _gate(suite="unseen"), "each gate must name a suite"),
+    refuse(
+        "gate on another suite's metric",
+        _gate(metric="f1"),
+        "each gate must name a suite of spec.suites and one of that suite's metrics",
+    ),
+    refuse(
+        "gate against a missing baseline",
+        _gate(versus={"baseline": "gpt"}),
+        "gates[].versus.baseline must name one of spec.baselines",
+    ),
+    refuse(
+        "gate without a bound",
+        make_evaluation(gates=[{"suite": "held-out", "metric": "exact"}]),
+        "spec.gates[0]",
+        "minPercent or versus",
+    ),
+    refuse("gate over 100", _gate(minPercent=101), "spec.gates[0].minPercent", "100"),
+    refuse(
+        "suite with a bad name",
+        make_evaluation(suites=[_suite(name="Held_Out")], gates=None),
+        "spec.suites[0].name",
+        "hold only a-z, 0-9 and '-'",
+    ),
+    refuse("no suites", make_evaluation(suites=[]), "spec.suites", "at least 1"),
+    refuse(
+        "suite twice",
+        make_evaluation(suites=[_suite(), _suite()]),
+        "spec.suites[1]",
+        "Duplicate",
+    ),
+    refuse(
+        "target by two ways",
+        make_evaluation(target={"artifactUri": "pvc://artifacts/a", "baseModelUri": "pvc://models/smol"}),
+        "spec.target",
+        "exactly one of fineTuneJob and artifactUri",
+    ),
+    refuse(
+        "adapter without its base",
+        make_evaluation(
+            target={"fineTuneJob": None, "artifactUri": "pvc://artifacts/a"},
+            suites=[_suite(datasetUri="pvc://data/t.jsonl")],
+        ),
+        "spec.target",
+        "an adapter needs its base",
+    ),
+    refuse(
+        "held-out rows of nobody",
+        make_evaluation(
+            target={"fineTuneJob": None, "artifactUri": "pvc://artifacts/a", "baseModelUri": "pvc://models/smol"}
+        ),
+        "a suite without datasetUri needs target.fineTuneJob",
+    ),
+    refuse(
+        "schema metric without a schema",
+        make_evaluation(suites=[_suite(metrics=[{"name": "exact", "type": "JSONSchema"}])]),
+        "spec.suites[0].metrics[0]",
+        "jsonSchema is required for type JSONSchema",
+    ),
+    refuse(
+        "temperature as a number",
+        make_evaluation(suites=[_suite(generation={"temperature": 0.5})]),
+        "temperature",
+        "string",
+    ),
+    refuse(
+        "context of nothing",
+        make_evaluation(servingProfile={"maxModelLen": 0}),
+        "spec.servingProfile.maxModelLen",
+        "64",
+    ),
+    refuse(
+        "gates lowered afterwards",
+        _gate(minPercent=10),
+        "gates is immutable",
+        "new Evaluation",
+        before=_gate(minPercent=70),
+    ),
+    refuse("bad name of an Evaluation", make_evaluation("e-"), "metadata.name"),
+    # ModelDeployment
+    refuse("weight over 100", _steps({"setWeight": 101}), "spec.rollout.steps[0].setWeight", "100"),
+    refuse("negative weight", _steps({"setWeight": -1}), "spec.rollout.steps[0].setWeight", "0"),
+    refuse(
+        "steps that go down",
+        _steps({"setWeight": 50}, {"analysis": {}}, {"setWeight": 10}),
+        "spec.rollout",
+        "setWeight must not go down",
+    ),
+    refuse(
+        "two fields in one step",
+        _steps({"setWeight": 10, "pause": {}}),
+        "spec.rollout.steps[0]",
+        "exactly one of setWeight, pause, analysis",
+    ),
+    refuse("empty step", _steps({}), "spec.rollout.steps[0]", "exactly one of setWeight, pause, analysis"),
+    refuse("no steps", make_modeldeployment(rollout={"steps": []}), "spec.rollout.steps", "at least 1"),
+    refuse(
+        "no evaluation required",
+        make_modeldeployment(requireEvaluation=None),
+        "spec.requireEvaluation",
+        "Required",
+    ),
+    refuse("no gateway", make_modeldeployment(gateway=None), "spec.gateway", "Required"),
+    refuse("ceiling without seconds", _metric(name="LatencyCeiling"), "metrics[0]", "ceilingSeconds is required"),
+    refuse(
+        "relative ceiling",
+        _metric(name="LatencyCeiling", ceilingSeconds="10", maxIncreasePercent=20),
+        "LatencyCeiling is absolute",
+    ),
+    refuse("metric that is not known", _metric(name="Vibes"), "metrics[0].name", '"ErrorRate"'),
+    refuse(
+        "floor with a unit",
+        _metric(name="ErrorRate", floorPercent="1%"),
+        "metrics[0].floorPercent",
+        "must be a decimal in quotes",
+    ),
+    refuse("metric twice", make_modeldeployment(rollout={"analysis": {"metrics": [{"name": "ErrorRate"}] * 2}}), "Dup"),
+    refuse("no replicas", make_modeldeployment(replicas=0), "spec.replicas", "1"),
+    refuse(
+        "misspelt option",
+        make_modeldeployment(server={"maxNumSequences": 4}),
+        "spec.server.maxNumSequences",
+        strict=True,
+    ),
+    refuse("bad name of a ModelDeployment", make_modeldeployment("1support"), NAME_SAYS),
+)
+
+ACCEPTED = (
+    make_finetunejob(),
+    make_finetunejob("a" * 40, workspace=None, training={"learningRate": "2e-4"}),
+    make_finetunejob("a", distributed={"resourcesPerNode": {"limits": {"cpu": 2, "memory": "4Gi"}}}),
+    make_evaluation(),
+    make_evaluation("no-gates", gates=None, baselines=None),
+    make_evaluation(
+        "by-uri",
+        target={"fineTuneJob": None, "artifactUri": "pvc://artifacts/a", "baseModelUri": "pvc://models/smol"},
+        suites=[_suite(datasetUri="pvc://data/t.jsonl")],
+        gates=[{"suite": "held-out", "metric": "exact", "minPercent": 70}],
+    ),
+    make_modeldeployment(),
+    make_modeldeployment("defaults", rollout=None),
+    _steps({"setWeight": 10}, {"pause": {}}, {"setWeight": 10}, {"analysis": {}}, {"setWeight": 100}),
+)
+
+CHANGED = (
+    (make_finetunejob(), make_finetunejob(suspend=True)),
+    (make_evaluation(), make_evaluation(ttlSecondsAfterFinished=60)),
+    (make_modeldeployment(), make_modeldeployment(model={"fineTuneJob": {"name": "tickets-2"}})),
+)
+"""(before, after): changes that must be allowed."""
