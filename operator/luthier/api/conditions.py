@@ -19,7 +19,7 @@ class _Documented(StrEnum):
 
     meaning: str
 
-    def __new__(cls, value: str, meaning: str) -> _Documented:
+    def __new__(cls, value: str, meaning: str = "") -> _Documented:
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
