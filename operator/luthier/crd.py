@@ -216,7 +216,6 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"),
 
 def to_yaml(manifest: Schema) -> str:
     """Return a manifest as YAML, in the order it was built."""
-
     return yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
