@@ -100,7 +100,7 @@ def _hierarchies() -> list[Path]:
     if _is_unified():
         return [ROOT]
     # `cpu` and `cpu,cpuacct` may be one hierarchy under two names: making the group twice is harmless.
-    return sorted(path for path in ROOT.glob("*") if (path / "cgroup.procs").exists() and path.name != "unified")
+    return sorted(path for path in ROOT.glob("*") if (path / "cgroup.procs").exists())
 
 
 def _delegate_controllers(group: Path) -> None:
