@@ -102,10 +102,12 @@ class PrometheusClient:
             timeout=self._timeout,
             allow_redirects=False,
         ) as response:
-            body = await response.content.read(MAX_REPLY_BYTES + 1)
-            if len(body) > MAX_REPLY_BYTES:
-                raise ValueError("the reply is larger than 64 MiB")
-            return _decode(body, response.status)
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(1 << 16):
+                body += chunk
+                if len(body) > MAX_REPLY_BYTES:
+                    raise ValueError("the reply is larger than 64 MiB")
+            return _decode(bytes(body), response.status)
 
 
 def _decode(body: bytes, status: int) -> dict[str, Any]:
