@@ -52,6 +52,11 @@ def container_path(uri: str) -> str:
     return locate(uri).container_path
 
 
+def uri_of(path: str) -> str:
+    """Return the URI of a path inside our containers: the reverse of `container_path`."""
+    return SCHEME + path.removeprefix(f"{CLAIMS_ROOT}/")
+
+
 def claim_volumes(claims: Iterable[str]) -> list[Json]:
     """Return the pod's volumes for these claims, each once, in order of name."""
     return [

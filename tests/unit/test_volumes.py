@@ -6,7 +6,7 @@ import pytest
 
 from luthier.api.base import Resources, Scheduling
 from luthier.podspec import build_pod_spec, choose_resources, parse_quantity, requested, whole_cpus
-from luthier.volumes import claim_mounts, claim_volumes, container_path, locate, scratch_mounts, scratch_volumes
+from luthier.volumes import claim_mounts, claim_volumes, container_path, locate, scratch_mounts, scratch_volumes, uri_of
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ def test_a_uri_is_split_into_claim_and_path(uri, claim, path, inside):
     location = locate(uri)
     assert (location.claim, location.path, location.uri) == (claim, path, uri)
     assert container_path(uri) == inside
+    assert uri_of(inside) == uri
 
 
 def test_another_scheme_is_refused():
