@@ -44,3 +44,7 @@ class ServerConfig(BaseModel):
     host: str = "0.0.0.0"
     port: int = PORT
     cpu_kv_cache_gib: int = 1
+    linger_seconds: int = 3
+    """After SIGTERM: still accept requests so long, while gateways learn that the pod is going."""
+    drain_seconds: int = 20
+    """After that: let requests in flight end. The pod's grace period must be longer than both together."""

@@ -1,0 +1,109 @@
+"""The counters as Prometheus series and as one small JSON. Formats only: counting is in `counters`.
+
+Series are computed at the scrape (ages go on while nothing happens), each with a `revision` label of its own, and
+all of them exist from the first scrape on: a series that appears with its first error hides that error from a
+difference of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from luthier_server.counters import EDGES, Counters, Histogram, edge_label
+
+_EDGE_LABELS = tuple(edge_label(edge) for edge in EDGES)
+
+
+class CountersCollector(Collector):
+    """Yields the series of `counters`; `clock` is the one that the counters were fed by."""
+
+    def __init__(self, counters: Counters, *, clock: Callable[[], float]) -> None:
+        self._counters = counters
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        counters, now = self._counters, self._clock()
+        revision = [counters.revision]
+        for name, text, value in _plain_counters(counters):
+            yield _counter(name, text, revision, value)
+        yield _labelled(
+            "luthier_requests", "Requests by how they ended.", revision, "outcome", counters.outcomes.items()
+        )
+        yield _labelled(
+            "luthier_request_age_exceeded",
+            "Requests that lived longer than the edge in seconds, finished or not.",
+            revision,
+            "edge",
+            zip(_EDGE_LABELS, counters.age_exceeded(now), strict=True),
+        )
+        yield _labelled(
+            "luthier_safety_incidents", "Safety incidents.", revision, "severity", counters.incidents.items()
+        )
+        oldest = GaugeMetricFamily(
+            "luthier_oldest_inflight_seconds", "Age of the oldest request in flight.", labels=["revision"]
+        )
+        oldest.add_metric(revision, counters.oldest(now))
+        yield oldest
+        yield _histogram(
+            "luthier_time_to_first_token_seconds", "Time to the first part of a stream.", revision, counters.first_token
+        )
+        yield _histogram(
+            "luthier_time_per_output_token_seconds",
+            "Mean time per output token of a stream.",
+            revision,
+            counters.per_token,
+        )
+
+
+def snapshot(counters: Counters, *, now: float, started_at: str) -> dict[str, Any]:
+    """Return the reply of `/luthier/counters`: what the fast lane needs, at most 4 KiB as JSON.
+
+    `startedAt` identifies the process: with another one, all counts have begun again at 0. `ageExceeded` follows
+    the edges 0.01·1.2^(i/2) seconds, i from 0 to 120.
+    """
+    return {
+        "revision": counters.revision,
+        "startedAt": started_at,
+        "started": counters.started,
+        "inFlight": counters.in_flight,
+        "oldestInFlightSeconds": round(counters.oldest(now), 3),
+        "outcomes": counters.outcomes,
+        "checked": counters.checked,
+        "invalidFormat": counters.invalid,
+        "safetyIncidents": counters.incidents,
+        "ageExceeded": counters.age_exceeded(now),
+    }
+
+
+def _plain_counters(counters: Counters) -> Iterator[tuple[str, str, int]]:
+    yield "luthier_requests_started", "Requests received.", counters.started
+    yield "luthier_responses_checked", "Answers compared with the response schema.", counters.checked
+    yield "luthier_responses_invalid_format", "Answers that do not meet the response schema.", counters.invalid
+
+
+def _counter(name: str, text: str, revision: list[str], value: int) -> Metric:
+    family = CounterMetricFamily(name, text, labels=["revision"])
+    family.add_metric(revision, value)
+    return family
+
+
+def _labelled(
+    name: str, text: str, revision: list[str], label: str, values: Iterable[tuple[str, int]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=["revision", label])
+    for key, value in values:
+        family.add_metric([*revision, key], value)
+    return family
+
+
+def _histogram(name: str, text: str, revision: list[str], histogram: Histogram) -> HistogramMetricFamily:
+    bounds = [*(edge_label(edge) for edge in histogram.edges), "+Inf"]
+    family = HistogramMetricFamily(name, text, labels=["revision"])
+    buckets = list(zip(bounds, histogram.cumulative(), strict=True))
+    family.add_metric(revision, buckets=buckets, sum_value=histogram.total)
+    return family
