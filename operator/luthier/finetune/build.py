@@ -275,6 +275,8 @@ def _env(config: BaseModel, settings: Settings, resources: Resources, *, process
         CONFIG_ENV: config.model_dump_json(),
         # The root is read-only, and every model comes from a claim.
         "HOME": "/tmp",
+        # torch asks for the user's name, and the image's user table need not have this UID.
+        "USER": "luthier",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
     }

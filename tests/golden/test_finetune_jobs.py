@@ -1,0 +1,69 @@
+"""The Jobs of a FineTuneJob, whole: read the diff of the YAML files."""
+
+from factories import make_finetunejob
+from luthier.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier.finetune.build import build_prepare_job, build_report_job, build_train_job
+from luthier.settings import Settings
+
+SETTINGS = Settings(_env_file=None)
+STATUS = FineTuneJobStatus.model_validate(
+    {"lineage": {"datasetDigest": "sha256:d", "baseModelDigest": "sha256:b", "configDigest": "sha256:c"}}
+)
+FULL = make_finetunejob(
+    peft={"rank": 8, "targetModules": ["q_proj", "v_proj"]},
+    training={"learningRate": "1e-3", "maxSteps": 20, "maxLength": 512},
+    distributed={
+        "numProcPerNode": 2,
+        "resourcesPerNode": {"limits": {"cpu": "8", "nvidia.com/gpu": "2"}},
+        "deepspeed": {"zeroStage": 2},
+    },
+    scheduling={
+        "nodeSelector": {"pool": "gpu"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "imagePullSecrets": [{"name": "registry"}],
+    },
+    activeDeadlineSeconds=3600,
+    workspace=None,
+)
+
+
+def spec(obj):
+    return FineTuneJobSpec.model_validate(obj["spec"])
+
+
+def test_data_job(golden):
+    obj = make_finetunejob()
+    golden("finetune-data", build_prepare_job(obj, spec(obj), SETTINGS, number=1))
+
+
+def test_training_job_with_defaults(golden):
+    obj = make_finetunejob()
+    golden("finetune-train", build_train_job(obj, spec(obj), STATUS, SETTINGS, number=1))
+
+
+def test_training_job_on_gpus_with_deepspeed(golden):
+    golden("finetune-train-gpu", build_train_job(FULL, spec(FULL), STATUS, SETTINGS, number=3))
+
+
+def test_report_job(golden):
+    obj = make_finetunejob()
+    golden("finetune-report", build_report_job(obj, spec(obj), SETTINGS, step="train-2"))
+
+
+def test_two_builds_share_nothing():
+    obj = make_finetunejob()
+    first = build_train_job(obj, spec(obj), STATUS, SETTINGS, number=1)
+    second = build_train_job(obj, spec(obj), STATUS, SETTINGS, number=1)
+    first["spec"]["template"]["spec"]["containers"][0]["env"].clear()
+    first["metadata"]["labels"].clear()
+    assert second["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert second["metadata"]["labels"]
+    assert second["spec"]["template"]["metadata"]["labels"]
+
+
+def test_names_fit_in_a_pods_host_name():
+    obj = make_finetunejob("a" * 40)
+    job = build_train_job(obj, spec(obj), STATUS, SETTINGS, number=128)
+    assert len(job["metadata"]["name"] + "-0") <= 63
+    report = build_report_job(obj, spec(obj), SETTINGS, step="train-128")
+    assert len(report["metadata"]["name"]) <= 63
