@@ -33,9 +33,6 @@ class Cache:
     def __iter__(self) -> Iterator[Json]:
         return iter(self._objects.values())
 
-    def __len__(self) -> int:
-        return len(self._objects)
-
     def get(self, namespace: str, name: str) -> Json | None:
         """Return the object, or None."""
         return self._objects.get((namespace, name))
@@ -76,6 +73,12 @@ class Cache:
         self._gone = {uid: known for uid, known in self._gone.items() if known > floor or uid in uids}
         self._floor = max(self._floor, floor)
         return gone + changed
+
+    def clear(self) -> list[Json]:
+        """Take the news that the whole type is gone."""
+        gone = list(self._objects.values())
+        self._objects.clear()
+        return gone
 
 
 def _name(obj: Json) -> Name:

@@ -78,6 +78,7 @@ class Reason(_Documented):
     ARTIFACT_MISSING = "ArtifactMissing", "Training exited with 0 and left no valid artifact; nothing is promoted."
     # Wrong specs: Stalled.
     INVALID_SPEC = "InvalidSpec", "The object cannot work as written; the message names the field and the way out."
+    REFUSED = "Refused", "The API server refuses a write: quota, policy or rights; the message says which. Tried again."
     NAME_CONFLICT = "NameConflict", "An object of another owner has the name that a child needs; it is not touched."
     USER_ERROR = "UserError", "The run refused its input; the message names file, line or field."
     # Evaluation.
@@ -101,6 +102,30 @@ class Reason(_Documented):
     REVERTED = "Reverted", "The spec is the stable revision again; the candidate was withdrawn."
     SUPERSEDED = "Superseded", "The spec changed in mid-rollout; its newest revision starts over."
     EVALUATION_NOT_PASSED = "EvaluationNotPassed", "requireEvaluation's verdict is not Passed; nothing new is served."
+    EVALUATION_DIGEST_MISMATCH = (
+        "EvaluationDigestMismatch",
+        "The Evaluation judged other weights than spec.model; name an Evaluation of these.",
+    )
+    EVALUATION_TOO_OLD = "EvaluationTooOld", "The Evaluation is older than requireEvaluation.maxAgeSeconds; judge again."
+    SERVING_PROFILE_MISMATCH = (
+        "ServingProfileMismatch",
+        "spec.server.profile is not what was judged; serve as judged, or judge as served.",
+    )
+    CANDIDATE_CRASH_LOOPING = "CandidateCrashLooping", "The candidate's pods crash; it was taken back without metrics."
+    CANDIDATE_NOT_READY = "CandidateNotReady", "The candidate had not all its pods ready in progressDeadlineSeconds."
+    CANDIDATE_REFUSED = "CandidateRefused", "The server refused the weights: digest, base or template is another one."
+    ANALYSIS_FAILED = "AnalysisFailed", "The candidate is proven worse than the stable; the message has the numbers."
+    ANALYSIS_INCONCLUSIVE = (
+        "AnalysisInconclusive",
+        "A step was not decided in maxStepSeconds, and onInconclusive is Rollback.",
+    )
+    METRICS_UNAVAILABLE = "MetricsUnavailable", "Prometheus gives no samples; the rollout is held and never advances."
+    BASELINE_UNHEALTHY = "BaselineUnhealthy", "The stable itself fails or lacks pods; the rollout is held."
+    ROLLOUT_HELD = "RolloutHeld", "A step was not decided in maxStepSeconds; it goes on when the analysis passes."
+    WEIGHT_CHANGED = "WeightChanged", "The candidate's share of traffic was set."
+    NO_READY_PODS = "NoReadyPods", "No pod of the revision that should serve is ready."
+    STATUS_REBUILT = "StatusRebuilt", "The status was lost and was rebuilt from the route and the revision records."
+    RECORD_MISSING = "RecordMissing", "A revision's ControllerRevision was deleted; its Deployment is left as it is."
 
 
 @dataclass(frozen=True, kw_only=True)

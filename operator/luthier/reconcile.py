@@ -1,0 +1,216 @@
+"""The shell around the three kinds: observe, decide, apply; and the only place where errors become retries.
+
+| what happened                    | what follows                                                                   |
+|----------------------------------|--------------------------------------------------------------------------------|
+| InvalidSpec, NameConflict        | Stalled; the next event or the ten-minute list looks again                     |
+| Conflict                         | the object is read again, then a new pass                                      |
+| Throttled                        | not before the server said                                                     |
+| another 4xx                      | Reconciling with what the server said, an event, back-off                      |
+| 5xx, no answer                   | back-off; nobody could read a condition now                                    |
+| NotLeader                        | nothing: the next leader does it                                               |
+| anything else, a bug             | logged with traceback, Reconciling/InternalError, back-off; others go on       |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from luthier import status
+from luthier.api.conditions import Reason
+from luthier.children import Children
+from luthier.errors import (
+    ApiError,
+    Conflict,
+    InvalidSpec,
+    LuthierError,
+    NameConflict,
+    NotLeader,
+    Throttled,
+    Unreachable,
+)
+from luthier.events import EventLog
+from luthier.kube import Kube
+from luthier.metrics import Metrics
+from luthier.own import OwnCache
+from luthier.plan import Event, Json, Key, Plan
+from luthier.ports import Controller, Ports
+from luthier.resources import BY_KIND
+from luthier.router import Router
+from luthier.workqueue import Done, Outcome, Retry
+
+log = logging.getLogger(__name__)
+
+PASS_SECONDS = 60.0
+"""A pass that takes longer hangs on something: it ends, and backs off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What an error means: for the object's status, and for the queue."""
+
+    outcome: Outcome
+    mark: Literal["Stalled", "Reconciling"] | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class Reconciler:
+    """Runs one pass over one object."""
+
+    def __init__(
+        self,
+        controllers: Mapping[str, Controller[Any]],
+        *,
+        ports: Ports,
+        own: OwnCache,
+        kube: Kube,
+        children: Children,
+        router: Router,
+        events: EventLog,
+        metrics: Metrics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._controllers = controllers
+        self._ports = ports
+        self._own = own
+        self._kube = kube
+        self._children = children
+        self._router = router
+        self._events = events
+        self._metrics = metrics
+        self._clock = clock
+
+    async def run(self, key: Key) -> Outcome:
+        """Do one pass; every error ends here."""
+        began = time.perf_counter()
+        obj = self._own.get(key)
+        if obj is None or "deletionTimestamp" in obj["metadata"]:
+            self._own.references.set(key, ())
+            return Done()  # its children go with it, by their owner references
+        try:
+            async with asyncio.timeout(PASS_SECONDS):
+                outcome: Outcome = await self._pass(key, obj)
+            result = "ok"
+        except Exception as error:  # the one place: see the table above
+            outcome, result = await self._failed(key, obj, error), type(error).__name__
+        self._metrics.reconciles.labels(key.kind, result).inc()
+        self._metrics.reconcile_seconds.labels(key.kind).observe(time.perf_counter() - began)
+        return outcome
+
+    async def _pass(self, key: Key, obj: Json) -> Done:
+        controller = self._controllers[key.kind]
+        self._own.references.set(key, controller.references(obj))
+        observed = await controller.observe(obj, replace(self._ports, now=self._clock()))
+        plan = controller.decide(obj, observed)
+        if plan.status_first:
+            obj = await self._write_status(obj, plan.status)
+        await self._apply(plan)
+        if not plan.status_first:
+            obj = await self._write_status(obj, plan.status)
+        await self._post(obj, plan.events)
+        return Done(requeue_after=plan.requeue_after)
+
+    async def _apply(self, plan: Plan) -> None:
+        for manifest in plan.apply:
+            await self._children.ensure(manifest)
+        if plan.traffic is not None:
+            await self._router.write(plan.traffic)
+        for ref in plan.delete:
+            await self._children.delete(ref)
+
+    async def _write_status(self, obj: Json, wanted: Json) -> Json:
+        """Write a status when it differs, refused when the object is not the one that was decided on."""
+        if wanted == obj.get("status", {}):
+            return obj
+        written = await self._kube.replace({**obj, "status": wanted}, subresource="status")
+        self._own.wrote(written)
+        return written
+
+    async def _post(self, obj: Json, events: tuple[Event, ...]) -> None:
+        """Tell people; what they can read in the status anyway never fails a pass."""
+        for event in events:
+            try:
+                await self._kube.apply(self._events.record(obj, event, self._clock()))
+            except (ApiError, Unreachable) as error:
+                self._metrics.events_lost.inc()
+                log.warning("event not posted: %s", error)
+
+    async def _failed(self, key: Key, obj: Json, error: Exception) -> Outcome:
+        verdict = judge(error)
+        detail = f"{type(error).__name__}: {error}"
+        if verdict.reason == Reason.INTERNAL_ERROR:
+            log.error("pass failed", extra={"key": str(key)}, exc_info=error)
+        elif not isinstance(error, NotLeader):
+            log.warning("pass ended early: %s", detail, extra={"key": str(key)})
+        try:
+            if isinstance(error, Conflict):
+                await self._refresh(key)
+            if verdict.mark is not None:
+                await self._say(obj, verdict)
+        except LuthierError as second:
+            log.warning("the error could not be told: %s", second, extra={"key": str(key)})
+            return verdict.outcome if isinstance(verdict.outcome, Retry) else Retry()
+        return verdict.outcome
+
+    async def _refresh(self, key: Key) -> None:
+        obj = await self._kube.get(BY_KIND[key.kind], key.namespace, key.name)
+        if obj is not None:
+            self._own.wrote(obj)
+
+    async def _say(self, obj: Json, verdict: Verdict) -> None:
+        """Put an error into the newest status that is known, and post it once when it is new."""
+        key = Key(kind=obj["kind"], namespace=obj["metadata"]["namespace"], name=obj["metadata"]["name"])
+        obj = self._own.get(key) or obj  # the pass may have written a status already
+        if has_ended(obj):
+            return
+        written = await self._write_status(obj, told(obj, verdict, self._clock()))
+        if written is not obj:
+            event = Event(type="Warning", reason=verdict.reason, message=verdict.message)
+            await self._post(written, (event,))
+
+
+def judge(error: Exception) -> Verdict:
+    """Map an error to what follows: the only such place."""
+    match error:
+        case InvalidSpec():
+            return Verdict(outcome=Done(), mark="Stalled", reason=error.reason, message=str(error))
+        case NameConflict():
+            return Verdict(outcome=Done(), mark="Stalled", reason=Reason.NAME_CONFLICT, message=str(error))
+        case Throttled():
+            return Verdict(outcome=Retry(not_before_seconds=error.retry_after or 1.0))
+        case Conflict() | NotLeader() | Unreachable():
+            return Verdict(outcome=Retry())
+        case ApiError() if 400 <= error.status < 500:
+            message = f"the API server refuses a write: {error.message}"
+            return Verdict(outcome=Retry(), mark="Reconciling", reason=Reason.REFUSED, message=message)
+        case ApiError():
+            return Verdict(outcome=Retry())
+    message = f"{type(error).__name__}: {error}; it is tried again, and the operator's log has more"
+    return Verdict(outcome=Retry(), mark="Reconciling", reason=Reason.INTERNAL_ERROR, message=message)
+
+
+def told(obj: Json, verdict: Verdict, now: datetime) -> Json:
+    """Return an object's status with an error in its conditions; all else stays as it was last decided."""
+    old: Json = obj.get("status", {})
+    generation = obj["metadata"]["generation"]
+    mark = status.mark_stalled if verdict.mark == "Stalled" else status.mark_reconciling
+    said = {"reason": verdict.reason, "message": verdict.message, "generation": generation, "now": now}
+    conditions = status.summarize(mark(old.get("conditions", []), **said), kind=obj["kind"], **said)
+    return {**old, "observedGeneration": generation, "conditions": conditions}
+
+
+def has_ended(obj: Json) -> bool:
+    """Say whether a run is over: an error of ours must not make it look unfinished, and run again."""
+    conditions = obj.get("status", {}).get("conditions", [])
+    summary = status.find_condition(conditions, "Succeeded")
+    return (
+        summary is not None
+        and summary["status"] != "Unknown"
+        and summary["observedGeneration"] == obj["metadata"]["generation"]
+    )
