@@ -25,6 +25,7 @@ class ServerConfig(BaseModel):
 
     base_path: str
     base_digest: str
+    """Empty: the one that the adapter's luthier.json names (an Evaluation of folders); verified in either case."""
     adapter_path: str | None = None
     """The artifact's folder (with luthier.json)."""
     model_digest: str | None = None

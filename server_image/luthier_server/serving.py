@@ -16,20 +16,19 @@ from collections.abc import Callable
 import uvicorn
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from luthier_server.answers import AnswerFormat
 from luthier_server.asgi import App
 from luthier_server.config import ServerConfig
 from luthier_server.counters import Counters
 from luthier_server.health import Prober
 from luthier_server.middleware import LuthierMiddleware
-from luthier_server.verify import RefusedError, Verified
+from luthier_server.verify import Verified
 
 KEEP_ALIVE_SECONDS = 3700
 """Longer than a gateway keeps an idle connection (Envoy: one hour): who closes first must not be us, or a request
 sent at that moment fails and counts against the revision."""
 
 
-class EngineDiedError(Exception):
+class EngineDiedError(RuntimeError):
     """The engine ended while serving."""
 
 
@@ -69,7 +68,7 @@ async def serve(
         health=prober,
         registry=registry,
         offered=offered_models(config),
-        answer_format=answer_format(config),
+        answer_format=verified.answer_format,
         clock=time.monotonic,
     )
     server = uvicorn.Server(_uvicorn_config(wrapped, config))
@@ -81,21 +80,6 @@ async def serve(
 
 def offered_models(config: ServerConfig) -> frozenset[str]:
     return frozenset(filter(None, (config.served_model_name, config.base_model_name)))
-
-
-def answer_format(config: ServerConfig) -> AnswerFormat | None:
-    """Compile the response schema.
-
-    Raises:
-        RefusedError: It is not a usable JSON Schema.
-    """
-    if config.response_schema is None:
-        return None
-    try:
-        return AnswerFormat(config.response_schema)
-    except ValueError as error:
-        message = f"response_schema is not a usable JSON Schema: {error}"
-        raise RefusedError("InvalidResponseSchema", message, field="response_schema") from None
 
 
 async def _run(server: uvicorn.Server, prober: Prober, *, linger_seconds: float) -> None:
@@ -112,6 +96,8 @@ async def _run(server: uvicorn.Server, prober: Prober, *, linger_seconds: float)
         await asyncio.wait((serving,), timeout=linger_seconds)
     server.should_exit = True
     await serving
+    if probing.done():
+        probing.result()
     for task in (probing, ending):
         task.cancel()
     if not told_to_end.is_set():

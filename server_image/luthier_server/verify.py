@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from luthier_server.answers import AnswerFormat
 from luthier_server.config import ServerConfig
 from luthier_trainer.artifact import CHAT_TEMPLATE, MANIFEST, ArtifactManifest, Probe, digest_folder
 
@@ -45,18 +46,22 @@ class Verified:
     lora_rank: int
     """The smallest rank that the engine can be told and that holds the adapter."""
     probes: tuple[Probe, ...]
+    answer_format: AnswerFormat | None
 
 
 def verify(config: ServerConfig) -> Verified:
     """Return what may be loaded.
 
     Raises:
-        RefusedError: A folder is missing, incomplete, unsafe or not the configured one.
+        RefusedError: A folder is missing, incomplete, unsafe or not the configured one, or the response schema is
+            none.
     """
+    answer_format = _answer_format(config.response_schema) if config.response_schema is not None else None
     base = _folder(config.base_path, field="base_path")
     adapter = _folder(config.adapter_path, field="adapter_path") if config.adapter_path is not None else None
     manifest = _manifest(adapter) if adapter is not None else None
     if manifest is not None:
+        config = config if config.base_digest else config.model_copy(update={"base_digest": manifest.base_digest})
         _check_same_base(manifest, config)
     for folder in filter(None, (base, adapter)):
         _check_safe(folder)
@@ -74,7 +79,16 @@ def verify(config: ServerConfig) -> Verified:
         generation_config=(_first_file(_GENERATION_CONFIG, adapter, base) or base / _GENERATION_CONFIG).parent,
         lora_rank=_lora_rank(adapter, at_least=config.max_lora_rank) if adapter is not None else config.max_lora_rank,
         probes=manifest.probes if manifest is not None else (),
+        answer_format=answer_format,
     )
+
+
+def _answer_format(schema: str) -> AnswerFormat:
+    try:
+        return AnswerFormat(schema)
+    except ValueError as error:
+        message = f"response_schema is not a usable JSON Schema: {error}"
+        raise RefusedError("InvalidResponseSchema", message, field="response_schema") from None
 
 
 def _folder(path: str, *, field: str) -> Path:
