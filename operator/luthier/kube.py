@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -60,6 +61,16 @@ async def load_configuration() -> Configuration:
             config_file=path or "~/.kube/config", client_configuration=configuration, persist_config=False
         )
     return configuration
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[ApiClient]:
+    """Open a client for `Kube`, for as long as a block lasts."""
+    client = ApiClient(await load_configuration())
+    try:
+        yield client
+    finally:
+        await client.close()  # type: ignore[no-untyped-call]
 
 
 async def load_connection() -> Connection:

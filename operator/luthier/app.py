@@ -1,0 +1,186 @@
+"""The operator, put together: what watches, what decides who acts, what acts, what answers probes.
+
+```
+kopf (own thread) ──events──► own objects ─┐                      ┌► observe ► decide ► apply   (one of N workers)
+list every 10 min ──────────►              ├──keys──► work queue ─┤      only while the Lease is held
+children's watches ─────────► store ───────┘                      └► status, events
+```
+A standby runs all of it but the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+
+from luthier import kube
+from luthier.children import Children
+from luthier.errors import LuthierError
+from luthier.events import EventLog
+from luthier.health import Health, complaint
+from luthier.kube import Kube
+from luthier.lease import REQUEST_SECONDS, Elector
+from luthier.metrics import Metrics
+from luthier.own import OwnCache
+from luthier.podhttp import PodHttp
+from luthier.ports import Controller, Ports
+from luthier.prometheus import PrometheusClient
+from luthier.reconcile import Reconciler
+from luthier.router import HttpRouteRouter
+from luthier.settings import Settings
+from luthier.store import Store
+from luthier.watch import Watch
+from luthier.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+Controllers = Mapping[str, Controller[Any]]
+
+
+class App:
+    """One operator process, from its first list to its last write."""
+
+    def __init__(
+        self, settings: Settings, controllers: Controllers, *, client: Any, http: aiohttp.ClientSession
+    ) -> None:
+        self._settings = settings
+        self.identity = settings.identity or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self.metrics = Metrics()
+        self.queue = WorkQueue()
+        self.elector = Elector(
+            Kube(client, metrics=self.metrics, write_seconds=REQUEST_SECONDS, read_seconds=REQUEST_SECONDS),
+            namespace=settings.namespace,
+            name=settings.lease_name,
+            identity=self.identity,
+        )
+        may_write = self.elector.may_write if settings.leader_elect else lambda: True
+        self.kube = Kube(client, metrics=self.metrics, may_write=may_write)
+        served = settings.watch_namespaces
+        self.own = OwnCache(enqueue=self.queue.add, namespaces=served)
+        self.store = Store(self.kube, metrics=self.metrics, enqueue=self.queue.add, namespaces=served)
+        self.watch = Watch(self.own.saw, metrics=self.metrics, namespaces=served)
+        self.pods = PodHttp()
+        self._http = http
+        self._reconciler = self._make_reconciler(controllers)
+        self.health = Health(
+            metrics=self.metrics, refresh=self._refresh, unhealthy=self._unhealthy, unready=self._unready
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop; then the workers end first, the Lease is given back, and the watches end."""
+        settings = self._settings
+        await self.health.start(settings.health_host, settings.health_port)
+        log.info("started", extra={"identity": self.identity, "namespaces": settings.watch_namespaces})
+        lead: Callable[[], Awaitable[None]] = self._lead
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = [group.create_task(self.store.run()), group.create_task(self._watch())]
+                acting = group.create_task(self.elector.run(lead) if settings.leader_elect else self._lead())
+                await stop.wait()
+                log.info("stopping")
+                for task in (acting, *watching):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+        finally:
+            await self.health.stop()
+            await self.pods.close()
+        log.info("stopped")
+
+    async def _lead(self) -> None:
+        """Act: look at every object once, then as events and due times come."""
+        await self._load()
+        await self.store.wait_synced()
+        self.queue.clear()
+        for key in self.own.all_keys():
+            self.queue.add(key)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._settings.workers):
+                group.create_task(self.queue.work(self._reconciler.run))
+
+    async def _watch(self) -> None:
+        """Know our objects: list them, then let kopf tell what changes, and list again every ten minutes."""
+        await self._load()  # the types exist from here on; kopf looks for them only once
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.watch.run())
+            group.create_task(self._resync())
+
+    async def _resync(self) -> None:
+        every = self._settings.resync_seconds
+        while True:
+            await asyncio.sleep(every)
+            await self._load()
+            for key in self.own.all_keys():
+                self.queue.add(key, after=random.uniform(0, every / 10))  # no herd on Prometheus
+
+    async def _load(self) -> None:
+        delay = 1.0
+        while True:
+            try:
+                await self.own.load(self.kube)
+                return
+            except LuthierError as error:
+                log.warning("our objects cannot be listed; are the CRDs installed? %s", error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 15.0)
+
+    def _make_reconciler(self, controllers: Controllers) -> Reconciler:
+        settings = self._settings
+        prometheus = PrometheusClient(
+            self._http,
+            url=settings.prometheus_url,
+            headers=settings.prometheus_headers,
+            timeout_seconds=settings.prometheus_timeout_seconds,
+        )
+        ports = Ports(
+            reader=self.kube,
+            children=self.store,
+            own=self.own,
+            pods=self.pods,
+            prometheus=prometheus,
+            settings=settings,
+            now=datetime.now(UTC),
+        )
+        return Reconciler(
+            controllers,
+            ports=ports,
+            own=self.own,
+            kube=self.kube,
+            children=Children(self.kube, self.store),
+            router=HttpRouteRouter(self.kube, self.store),
+            events=EventLog(self.identity),
+            metrics=self.metrics,
+        )
+
+    def _ages(self) -> dict[str, float]:
+        return {**self.watch.ages(), **self.store.ages()}
+
+    def _unhealthy(self) -> str | None:
+        return complaint(self._ages(), time.monotonic() - self.kube.last_trouble)
+
+    def _unready(self) -> str | None:
+        if not self.own.is_loaded:
+            return "our objects were not listed yet: are the CRDs installed?"
+        return None if self.store.is_synced() else "the children were not listed yet"
+
+    def _refresh(self) -> None:
+        self.metrics.queue_depth.set(self.queue.depth())
+        self.metrics.leader.set(1 if self.elector.may_write() else 0)
+        for resource, age in self._ages().items():
+            self.metrics.watch_age.labels(resource).set(age)
+
+
+async def run(settings: Settings, controllers: Controllers, stop: asyncio.Event) -> None:
+    """Open what the operator needs, run it, and close it."""
+    async with kube.connect() as client, aiohttp.ClientSession() as http:
+        await App(settings, controllers, client=client, http=http).run(stop)
