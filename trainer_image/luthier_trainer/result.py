@@ -1,0 +1,85 @@
+"""A step's last words: the result file, the termination message, the exit code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from luthier_trainer.config import (
+    EXIT_INTERNAL,
+    EXIT_OK,
+    EXIT_PREEMPTED,
+    EXIT_USER_ERROR,
+    TERMINATION_LIMIT,
+    TERMINATION_LOG,
+    ReportConfig,
+    StepResult,
+)
+from luthier_trainer.errors import UserError
+from luthier_trainer.files import write_atomic
+
+TERMINATION_LOG_ENV = "LUTHIER_TERMINATION_LOG"
+"""Another path for the termination message; tests set it."""
+_EXIT_CODES = {
+    "Succeeded": EXIT_OK,
+    "UserError": EXIT_USER_ERROR,
+    "Preempted": EXIT_PREEMPTED,
+    "InternalError": EXIT_INTERNAL,
+}
+
+
+def exit_code(result: StepResult) -> int:
+    """Return the process's exit code for an outcome; the Job's podFailurePolicy reads it."""
+    return _EXIT_CODES[result.outcome]
+
+
+def from_user_error(error: UserError) -> StepResult:
+    return StepResult(outcome="UserError", reason=error.reason, message=error.message, field=error.field)
+
+
+def internal_error(reason: str, message: str) -> StepResult:
+    return StepResult(outcome="InternalError", reason=reason, message=message)
+
+
+def from_invalid_config(error: ValidationError, variable: str) -> StepResult:
+    """Name each wrong field of the run configuration; the operator and the image don't fit each other."""
+    problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors()[:5])
+    return internal_error("InvalidConfig", f"{variable} is not a valid run configuration: {problems}")
+
+
+def shorten(result: StepResult) -> str:
+    """Return the result as JSON that Kubernetes keeps whole: the message is cut, never the details."""
+    text = result.model_dump_json(exclude_none=True)
+    excess = len(text.encode()) - TERMINATION_LIMIT
+    if excess <= 0:
+        return text
+    # JSON may write one character as several bytes: cut by bytes, with room for the dots.
+    kept = result.message.encode()[: max(0, len(result.message.encode()) - excess - 16)].decode(errors="ignore")
+    return shorten(result.model_copy(update={"message": kept.rstrip("\\") + " …"}))
+
+
+def publish_result(result: StepResult, result_path: Path | None) -> int:
+    """Write the result file and the termination message; return the exit code."""
+    text = shorten(result)
+    if result_path is not None:
+        write_atomic(result_path, text)
+    termination_log = Path(os.environ.get(TERMINATION_LOG_ENV, TERMINATION_LOG))
+    # The kubelet bind-mounts this file: it can't be replaced by a rename, and outside a pod it isn't there.
+    if termination_log.exists():
+        termination_log.write_text(text, encoding="utf-8")
+    print(text, flush=True)
+    return exit_code(result)
+
+
+def report(config: ReportConfig) -> int:
+    """Report again what a step whose pod is gone had reported."""
+    path = Path(config.result_path)
+    try:
+        result = StepResult.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        result = internal_error("ResultMissing", f"{path} is not there: the step ended without a result")
+    except ValidationError:
+        result = internal_error("ResultUnreadable", f"{path} is not a step's result")
+    return publish_result(result, None)

@@ -1,0 +1,212 @@
+"""Reading data sources: JSONL, line by line, in bounded memory. Every refusal names file, line and what is allowed.
+
+Two shapes of row: `{"messages": [{"role", "content"}, …]}` and `{"prompt": …, "completion": …}`. Rendering and
+tokens are `template`'s business, duplicates and splits `prepare`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from luthier_trainer.config import Source
+from luthier_trainer.errors import UserError
+
+MAX_LINE_BYTES = 16 << 20
+ROLES = ("system", "user", "assistant")
+Message = dict[str, str]
+_MESSAGE_KEYS = frozenset({"role", "content"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a row stands."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One valid row. Messages rows have no prompt and completion, Completion rows no messages."""
+
+    place: Place
+    kind: Literal["Messages", "Completion"]
+    messages: tuple[Message, ...] = ()
+    prompt: str = ""
+    completion: str = ""
+
+    @property
+    def conversation(self) -> list[Message]:
+        """The row as a chat; a completion answers its prompt."""
+        if self.kind == "Messages":
+            return list(self.messages)
+        return [{"role": "user", "content": self.prompt}, {"role": "assistant", "content": self.completion}]
+
+    @property
+    def question(self) -> Any:
+        """All but the last answer: rows that share it belong in one split."""
+        return list(self.messages[:-1]) if self.kind == "Messages" else self.prompt
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as users write it, without fields that we don't read."""
+        if self.kind == "Messages":
+            return {"messages": list(self.messages)}
+        return {"prompt": self.prompt, "completion": self.completion}
+
+
+class RowError(Exception):
+    """One row is wrong; the text says what is allowed."""
+
+    def __init__(self, place: Place, problem: str) -> None:
+        super().__init__(f"{place}: {problem}")
+        self.place = place
+
+
+def source_files(source: Source) -> list[tuple[Path, str]]:
+    """Return a source's .jsonl files with the names that errors use, sorted.
+
+    Raises:
+        UserError: Nothing there, not a regular file, or a link that leads out of the source.
+    """
+    root = Path(source.path)
+    if not root.exists():
+        raise UserError("SourceNotFound", f"{source.uri} is not there", field="dataset.sources")
+    files = sorted(root.glob("*.jsonl")) if root.is_dir() else [root]
+    if not files:
+        raise UserError("SourceEmpty", f"{source.uri} is a folder without .jsonl files", field="dataset.sources")
+    home = (root if root.is_dir() else root.parent).resolve()
+    for file in files:
+        if not file.is_file() or not file.resolve().is_relative_to(home):
+            raise UserError(
+                "SourceRefused",
+                f"{source.uri}: {file.name} is not a regular file inside the source; links that lead out are refused",
+                field="dataset.sources",
+            )
+    return [(f, f"{source.uri.rstrip('/')}/{f.name}" if root.is_dir() else source.uri) for f in files]
+
+
+def read_rows(source: Source) -> Iterator[Row | RowError]:
+    """Yield each row of a source, or what is wrong with it; blank lines are skipped."""
+    for path, name in source_files(source):
+        for place, line in _read_lines(path, name):
+            if isinstance(line, RowError):
+                yield line
+            elif line.strip():
+                try:
+                    yield parse_row(line, place, source.format)
+                except RowError as error:
+                    yield error
+
+
+def _read_lines(path: Path, name: str) -> Iterator[tuple[Place, bytes | RowError]]:
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            place = Place(file=name, line=number)
+            if len(line) > MAX_LINE_BYTES:
+                # The rest of the file is not read: without line ends it is no JSONL.
+                yield place, RowError(place, f"line is longer than {MAX_LINE_BYTES >> 20} MiB; split the row")
+                return
+            yield place, line
+
+
+def parse_row(line: bytes, place: Place, source_format: str) -> Row:
+    """Check one line.
+
+    Raises:
+        RowError: The line is no row of this format.
+    """
+    value = _parse_json(line, place)
+    if not isinstance(value, dict):
+        raise RowError(place, f"a row must be a JSON object, not {_json_type(value)}")
+    kind = _kind_of(value, place, source_format)
+    if kind == "Messages":
+        return Row(place=place, kind="Messages", messages=_messages(value["messages"], place))
+    prompt, completion = (_text(value.get(key), place, key) for key in ("prompt", "completion"))
+    if not completion.strip():
+        raise RowError(place, "completion is empty; every row needs an answer to learn")
+    return Row(place=place, kind="Completion", prompt=prompt, completion=completion)
+
+
+def _parse_json(line: bytes, place: Place) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig" if place.line == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise RowError(place, f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise RowError(place, f"not JSON: {error.msg} at column {error.colno}; one JSON object a line") from None
+    except RecursionError:
+        raise RowError(place, "JSON is nested too deep") from None
+
+
+def _kind_of(value: dict[str, Any], place: Place, source_format: str) -> Literal["Messages", "Completion"]:
+    has_messages = "messages" in value
+    has_completion = "prompt" in value and "completion" in value
+    if source_format == "Messages" and not has_messages:
+        raise RowError(place, 'format Messages needs the key "messages"' + _keys_seen(value))
+    if source_format == "Completion" and not has_completion:
+        raise RowError(place, 'format Completion needs the keys "prompt" and "completion"' + _keys_seen(value))
+    if has_messages == has_completion:
+        raise RowError(place, 'a row has either "messages" or both "prompt" and "completion"' + _keys_seen(value))
+    return "Messages" if has_messages else "Completion"
+
+
+def _keys_seen(value: dict[str, Any]) -> str:
+    return f"; it has {', '.join(sorted(value)[:8]) or 'no keys'}"
+
+
+def _messages(value: Any, place: Place) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise RowError(place, f"messages must be a list with entries, not {_json_type(value)}")
+    messages = tuple(_message(entry, place, index) for index, entry in enumerate(value))
+    _check_order([m["role"] for m in messages], place)
+    return messages
+
+
+def _message(entry: Any, place: Place, index: int) -> Message:
+    where = f"messages[{index}]"
+    if not isinstance(entry, dict):
+        raise RowError(place, f"{where} must be an object with role and content, not {_json_type(entry)}")
+    if unknown := sorted(set(entry) - _MESSAGE_KEYS):
+        raise RowError(place, f"{where} has {', '.join(unknown[:5])}; allowed are role and content")
+    role = entry.get("role")
+    if role not in ROLES:
+        raise RowError(place, f"{where}.role is {json.dumps(role)}; allowed are {', '.join(ROLES)}")
+    content = _text(entry.get("content"), place, f"{where}.content")
+    if role == "assistant" and not content.strip():
+        raise RowError(place, f"{where}.content is empty; an assistant message needs text to learn")
+    return {"role": role, "content": content}
+
+
+def _text(value: Any, place: Place, where: str) -> str:
+    if not isinstance(value, str):
+        raise RowError(place, f"{where} must be text, not {_json_type(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RowError(place, f"{where} holds half a surrogate pair (\\ud800 to \\udfff), which is no text") from None
+    return value
+
+
+def _check_order(roles: list[str], place: Place) -> None:
+    if "assistant" not in roles:
+        raise RowError(place, "no assistant message; there is nothing to learn")
+    turns = roles[1:] if roles[0] == "system" else roles
+    expected = ["user", "assistant"] * (len(turns) // 2)
+    if not turns or turns != expected:
+        raise RowError(
+            place, f"roles are {', '.join(roles[:12])}; allowed: at most one system first, then user, assistant, …"
+        )
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null or absent"}
+    return names.get(type(value), "a number") + (" without entries" if value == [] else "")
