@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from luthier.api.base import ErrorStatus, KubeModel
 from luthier.api.conditions import ConditionType, Reason
+from luthier.api.evaluation import EvaluationStatus
+from luthier.api.finetunejob import FineTuneJobStatus
 from luthier.errors import InvalidSpec
 from luthier.plan import Event, Json, Manifest, Plan, Ref
 from luthier.status import (
@@ -27,7 +29,7 @@ from luthier.status import (
 )
 
 ModelT = TypeVar("ModelT", bound=KubeModel)
-StatusT = TypeVar("StatusT", bound=KubeModel)
+StatusT = TypeVar("StatusT", FineTuneJobStatus, EvaluationStatus)
 _MAX_MESSAGE, _MAX_FIELD = 2048, 256
 """Bounds of `ErrorStatus`."""
 
@@ -90,23 +92,37 @@ class Draft(Generic[StatusT]):
         marked = mark_reconciling(
             self.conditions, reason=str(reason), message=message, generation=self.generation, now=self.now
         )
-        return self._summarized(marked, reason, message)
+        return self.put(error=None)._summarized(marked, reason, message)
 
     def succeeded(self, reason: str, message: str) -> Draft[StatusT]:
-        """Say that it ended well."""
-        ended = self.put(completion_time=self.now.replace(microsecond=0), error=None)
-        return ended.event("Normal", reason, message)._summarized(mark_settled(self.conditions), reason, message)
+        """Say that it ended well; said again, it changes nothing."""
+        return (
+            self._ended("Normal", reason, message)
+            .put(error=None)
+            ._summarized(mark_settled(self.conditions), reason, message)
+        )
 
     def failed(self, reason: str, message: str, *, field: str | None = None) -> Draft[StatusT]:
-        """Say that it ended for good, and what could be changed."""
+        """Say that it ended for good, and what could be changed; said again, it changes nothing."""
         error = ErrorStatus(
             code=str(reason), message=message[:_MAX_MESSAGE], field=field[:_MAX_FIELD] if field else None
         )
-        ended = self.put(completion_time=self.now.replace(microsecond=0), error=error)
         marked = mark_stalled(
             self.conditions, reason=str(reason), message=message, generation=self.generation, now=self.now
         )
-        return ended.event("Warning", reason, message)._summarized(marked, reason, message)
+        return self._ended("Warning", reason, message).put(error=error)._summarized(marked, reason, message)
+
+    def _ended(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> Draft[StatusT]:  # noqa: A002
+        if self.status.completion_time is not None:
+            return self
+        return self.put(completion_time=self.now.replace(microsecond=0)).event(type, reason, message)
+
+    def failed_again(self, shown: ConditionType) -> Draft[StatusT]:
+        """Say a former failure again, from the condition that it stands in: others may have written since."""
+        found = find_condition(self.conditions, str(shown)) or {"reason": Reason.INTERNAL_ERROR, "message": ""}
+        error = self.status.error
+        field = error.field if error is not None and error.code == found["reason"] else None
+        return self.failed(found["reason"], found["message"], field=field)
 
     def _summarized(self, conditions: Conditions, reason: str, message: str) -> Draft[StatusT]:
         return replace(

@@ -2,7 +2,8 @@
 
 from factories import make_finetunejob
 from luthier.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
-from luthier.finetune.build import build_prepare_job, build_report_job, build_train_job
+from luthier.finetune.build import build_prepare_job, build_train_job, find_places
+from luthier.report import build_report_job
 from luthier.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
@@ -31,6 +32,11 @@ def spec(obj):
     return FineTuneJobSpec.model_validate(obj["spec"])
 
 
+def report_job(obj, step):
+    result = find_places(obj, spec(obj)).result(step)
+    return build_report_job(obj, step=step, result=result, settings=SETTINGS, scheduling=None)
+
+
 def test_data_job(golden):
     obj = make_finetunejob()
     golden("finetune-data", build_prepare_job(obj, spec(obj), SETTINGS, number=1))
@@ -47,7 +53,7 @@ def test_training_job_on_gpus_with_deepspeed(golden):
 
 def test_report_job(golden):
     obj = make_finetunejob()
-    golden("finetune-report", build_report_job(obj, spec(obj), SETTINGS, step="train-2"))
+    golden("finetune-report", report_job(obj, "train-2"))
 
 
 def test_two_builds_share_nothing():
@@ -65,5 +71,5 @@ def test_names_fit_in_a_pods_host_name():
     obj = make_finetunejob("a" * 40)
     job = build_train_job(obj, spec(obj), STATUS, SETTINGS, number=128)
     assert len(job["metadata"]["name"] + "-0") <= 63
-    report = build_report_job(obj, spec(obj), SETTINGS, step="train-128")
+    report = report_job(obj, "train-128")
     assert len(report["metadata"]["name"]) <= 63

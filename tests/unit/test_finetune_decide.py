@@ -29,10 +29,12 @@ from jobworld import (
 )
 from luthier.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier.errors import InvalidSpec
-from luthier.finetune.build import build_prepare_job, build_report_job, build_train_job, find_places
+from luthier.finetune.build import build_prepare_job, build_train_job, find_places
 from luthier.finetune.decide import decide
 from luthier.finetune.observe import Observed
+from luthier.report import build_report_job
 from luthier.settings import Settings
+from luthier.status import mark_reconciling, summarize
 from luthier_trainer.config import ProgressReport
 
 SETTINGS = Settings(_env_file=None)
@@ -51,7 +53,8 @@ def train_job(number: int = 1) -> dict[str, Any]:
 
 
 def report_job(step: str) -> dict[str, Any]:
-    return stored(build_report_job(OBJ, SPEC, SETTINGS, step=step))
+    job = build_report_job(OBJ, step=step, result=PLACES.result(step), settings=SETTINGS, scheduling=None)
+    return stored(job)
 
 
 DATA, TRAIN = data_job(), train_job()
@@ -654,8 +657,29 @@ def test_a_spec_change_after_the_end_is_observed_and_changes_no_condition():
     ended = decide_row(ROWS["trained: the run has succeeded"]).status
     obj = make_finetunejob(status=ended, generation=2, suspend=True)
     plan = decide(obj, Observed(now=NOW + timedelta(days=1), settings=SETTINGS, train_jobs=(complete(TRAIN),)))
-    assert plan.status == ended | {"observedGeneration": 2}
-    assert plan.delete == ()
+    assert plan.status["observedGeneration"] == 2
+    assert message_of(plan.status) == message_of(ended)
+    assert (summary(plan.status), plan.delete, plan.events) == (("True", "Succeeded"), (), ())
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.succeeded[0] != "Unknown"])
+def test_an_end_is_said_again_when_an_error_was_written_over_it(name):
+    """The shell marks an object when a write is refused, say the deletion of Jobs after their time."""
+    ended = decide_row(ROWS[name]).status
+    over = mark_reconciling(ended["conditions"], reason="Refused", message="403", generation=1, now=NOW)
+    over = summarize(over, kind="FineTuneJob", reason="", message="", generation=1, now=NOW)
+    status = ended | {"conditions": over, "error": {"code": "Refused", "message": "403"}}
+    plan = decide(make_finetunejob(status=status), Observed(now=NOW, settings=SETTINGS))
+    assert summary(plan.status) == ROWS[name].succeeded
+    assert message_of(plan.status) == message_of(ended)
+    assert plan.status.get("error", {}).get("code") == ended.get("error", {}).get("code")
+    assert plan.events == ()
+
+
+def test_an_old_error_goes_when_work_goes_on():
+    row = ROWS["all claims there: the data Job is made"]
+    status = {"error": {"code": "Refused", "message": "quota"}}
+    assert "error" not in decide_row(Row(**{**row.__dict__, "status": status})).status
 
 
 def test_jobs_go_after_their_time_and_not_before():

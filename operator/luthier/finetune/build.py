@@ -24,16 +24,12 @@ from luthier_trainer.config import (
     PROGRESS_PORT,
     DeepSpeedConfig,
     PrepareConfig,
-    ReportConfig,
     Source,
     TrainConfig,
 )
 
-PREPARE_ROLE, TRAIN_ROLE, REPORT_ROLE = "prepare", "train", "report"
-PREPARE_CONTAINER, TRAINER_CONTAINER, REPORT_CONTAINER = "prepare", "trainer", "report"
-STEP_LABEL = "luthier.dev/step"
-"""On a report Job: the name of the step whose result it reads, `data-1` or `train-2`."""
-
+PREPARE_ROLE, TRAIN_ROLE = "prepare", "train"
+PREPARE_CONTAINER, TRAINER_CONTAINER = "prepare", "trainer"
 AUTO_LEARNING_RATE = {"LoRA": "2e-4"}
 TRAINING_GRACE_SECONDS = 120
 """For the checkpoint on SIGTERM."""
@@ -237,35 +233,6 @@ def build_train_config(
         num_processes=spec.distributed.num_proc_per_node,
         deepspeed=DeepSpeedConfig(zero_stage=deepspeed.zero_stage) if deepspeed else None,
         image=settings.trainer_image,
-    )
-
-
-def build_report_job(job: Json, spec: FineTuneJobSpec, settings: Settings, *, step: str) -> Manifest:
-    """Return a small CPU Job that reads a step's result file and reports it again."""
-    places = find_places(job, spec)
-    config = ReportConfig(result_path=places.result(step).container_path)
-    resources = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"cpu": "500m", "memory": "512Mi"})
-    container = build_container(
-        name=REPORT_CONTAINER,
-        image=settings.trainer_image,
-        image_pull_policy=settings.image_pull_policy,
-        command=["python", "-m", "luthier_trainer", "report"],
-        env=_env(config, settings, resources, processes=1),
-        resources=resources,
-        mounts=[*claim_mounts([places.run.claim]), *scratch_mounts()],
-    )
-    return build_job(
-        job,
-        f"report-{step}",
-        role=REPORT_ROLE,
-        labels={STEP_LABEL: step},
-        failure_rules=failure_rules(REPORT_CONTAINER),
-        pod_spec=build_pod_spec(
-            containers=[container],
-            volumes=[*claim_volumes([places.run.claim]), *scratch_volumes()],
-            scheduling=spec.scheduling,
-            grace_seconds=_GRACE_SECONDS,
-        ),
     )
 
 

@@ -19,7 +19,14 @@ from luthier.api.conditions import ConditionType, Reason
 from luthier.api.finetunejob import Lineage, Progress
 from luthier.finetune.build import build_prepare_job, build_train_job
 from luthier.finetune.check import check_spec
-from luthier.finetune.endings import losses_in_a_row, number_text, record_attempt, record_preparation, stopped
+from luthier.finetune.endings import (
+    end_again,
+    losses_in_a_row,
+    number_text,
+    record_attempt,
+    record_preparation,
+    stopped,
+)
 from luthier.finetune.observe import Observed
 from luthier.finetune.run import Run, find_attempt, start_run
 from luthier.jobs import Outcome
@@ -60,13 +67,14 @@ def rest(run: Run) -> Plan:
     """Terminal is terminal: only leftovers are removed, and Jobs once their time is up."""
     ended, ttl = run.status.completion_time, run.spec.ttl_seconds_after_finished
     assert ended is not None
+    draft = end_again(run)
     left = [job for job in run.seen.jobs if not jobs.is_deleting(job)]
     due = ended + timedelta(seconds=ttl) if ttl is not None else None
     if due is not None and run.seen.now >= due:
-        return run.draft.plan(delete=tuple(jobs.reference(job) for job in left))
+        return draft.plan(delete=tuple(jobs.reference(job) for job in left))
     running = tuple(jobs.reference(job) for job in left if jobs.is_running(job))
     wait = (due - run.seen.now).total_seconds() if due is not None and left else None
-    return run.draft.plan(delete=running, requeue_after=wait)
+    return draft.plan(delete=running, requeue_after=wait)
 
 
 # Waiting

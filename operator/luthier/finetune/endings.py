@@ -13,26 +13,16 @@ from pydantic import BaseModel, ValidationError
 
 from luthier import jobs
 from luthier.api.conditions import ConditionType, Reason
-from luthier.api.finetunejob import ArtifactStatus, DatasetStatus, Lineage, Progress
-from luthier.finetune.build import (
-    PREPARE_CONTAINER,
-    PREPARE_ROLE,
-    REPORT_CONTAINER,
-    TRAIN_ROLE,
-    TRAINER_CONTAINER,
-    build_report_job,
-    digest_training,
-    find_places,
-    step_name,
-)
-from luthier.finetune.run import Run, find_attempt, find_report, judge_step
+from luthier.api.finetunejob import ArtifactStatus, DatasetStatus, FineTuneJobStatus, Lineage, Progress
+from luthier.draft import Draft
+from luthier.finetune.build import PREPARE_CONTAINER, digest_training, find_places
+from luthier.finetune.run import Run, await_result, find_attempt, judge, preparation_step, training_step
 from luthier.jobs import MAX_INFRASTRUCTURE_LOSSES, Ending, Outcome
 from luthier.plan import Plan, Ref
 from luthier.volumes import uri_of
 from luthier_trainer.config import PrepareDetails, TrainDetails
 
 DetailsT = TypeVar("DetailsT", bound=BaseModel)
-_REPORT_AGAIN_AFTER = timedelta(seconds=30)
 
 
 def record_preparation(run: Run) -> Plan | None:
@@ -40,12 +30,12 @@ def record_preparation(run: Run) -> Plan | None:
     job = run.seen.prepare_jobs[-1] if run.seen.prepare_jobs else None
     if run.status.dataset is not None or job is None:
         return None
-    step = step_name(PREPARE_ROLE, jobs.attempt_of(job))
-    ending = judge_step(run, job, step=step, container=PREPARE_CONTAINER)
+    step = preparation_step(run, job)
+    ending = judge(run, step)
     if ending is None:
-        return _await_report(run, step) if jobs.is_finished(job) else None
+        return None
     if ending.outcome == Outcome.RESULT_LOST:
-        return _report_again(run, step, ending)
+        return await_result(run, step)
     if ending.outcome == Outcome.SUCCEEDED:
         return _prepared(run, ending)
     if ending.final or (ending.result is not None and ending.result.outcome == "UserError"):
@@ -82,10 +72,17 @@ def _prepared(run: Run, ending: Ending) -> Plan:
     draft = draft.say(ConditionType.DATASET_READY, "True", Reason.PREPARED, message)
     if (found := details.reused) is not None:
         artifact = _artifact(run, path=found.path, digest=found.digest, base_digest=found.base_digest)
-        text = f"a complete artifact of exactly these inputs is at {artifact.uri}; nothing was trained"
-        return draft.put(artifact=artifact).succeeded(Reason.REUSED, text).plan(status_first=True)
+        return reuse(draft.put(artifact=artifact)).plan(status_first=True)
     draft = draft.event("Normal", Reason.PREPARED, message)
     return draft.working(Reason.PREPARED, message).plan(status_first=True, requeue_after=0)
+
+
+def reuse(draft: Draft[FineTuneJobStatus]) -> Draft[FineTuneJobStatus]:
+    """Say that nothing had to be trained."""
+    uri = draft.status.artifact.uri if draft.status.artifact else ""
+    return draft.succeeded(
+        Reason.REUSED, f"a complete artifact of exactly these inputs is at {uri}; nothing was trained"
+    )
 
 
 def _fail_preparation(run: Run, reason: str, message: str, field: str | None) -> Plan:
@@ -119,12 +116,12 @@ def record_attempt(run: Run) -> Plan | None:
         return stopped(run) if run.spec.suspend else _attempt_failed(run, jobs.job_deleted(run.seen.now))
     if any(jobs.is_stuck(pod, run.seen.now) for pod in jobs.pods_of(job, run.seen.pods)):
         return _attempt_failed(run, jobs.node_lost(run.seen.now), delete=(jobs.reference(job),))
-    step = step_name(TRAIN_ROLE, run.last_attempt.number)
-    ending = judge_step(run, job, step=step, container=TRAINER_CONTAINER)
+    step = training_step(run, job)
+    ending = judge(run, step)
     if ending is None:
-        return _await_report(run, step) if jobs.is_finished(job) else None
+        return None
     if ending.outcome == Outcome.RESULT_LOST:
-        return _report_again(run, step, ending)
+        return await_result(run, step)
     return _trained(run, ending) if ending.outcome == Outcome.SUCCEEDED else _attempt_failed(run, ending)
 
 
@@ -134,7 +131,6 @@ def _trained(run: Run, ending: Ending) -> Plan:
         return _attempt_failed(run, jobs.result_missing(ending.ended_at))
     found = details.artifact
     artifact = _artifact(run, path=found.path, digest=found.digest, base_digest=found.base_digest)
-    message = f"the adapter {found.digest} is at {artifact.uri}"
     run = run.end_attempt(Outcome.SUCCEEDED, ending.message)
     progress = (run.status.progress or Progress()).model_copy(
         update={
@@ -147,9 +143,23 @@ def _trained(run: Run, ending: Ending) -> Plan:
             "last_updated": run.seen.now.replace(microsecond=0),
         }
     )
-    draft = run.draft.put(artifact=artifact, progress=progress)
+    return finish(run.draft.put(artifact=artifact, progress=progress)).plan()
+
+
+def finish(draft: Draft[FineTuneJobStatus]) -> Draft[FineTuneJobStatus]:
+    """Say that training made an artifact."""
+    artifact = draft.status.artifact
+    message = f"the adapter {artifact.digest} is at {artifact.uri}" if artifact else ""
     draft = draft.say(ConditionType.TRAINING, "False", Reason.SUCCEEDED, message)
-    return draft.succeeded(Reason.SUCCEEDED, message).plan()
+    return draft.succeeded(Reason.SUCCEEDED, message)
+
+
+def end_again(run: Run) -> Draft[FineTuneJobStatus]:
+    """Say again how the run ended: an error that was met while cleaning up may have been written over it."""
+    if run.status.artifact is not None:
+        return finish(run.draft) if run.status.attempts else reuse(run.draft)
+    shown = ConditionType.TRAINING if run.status.dataset is not None else ConditionType.DATASET_READY
+    return run.draft.failed_again(shown)
 
 
 def _attempt_failed(run: Run, ending: Ending, *, delete: tuple[Ref, ...] = ()) -> Plan:
@@ -177,22 +187,6 @@ def _attempt_failed(run: Run, ending: Ending, *, delete: tuple[Ref, ...] = ()) -
 def _fail_training(run: Run, reason: str, message: str, field: str | None) -> Plan:
     draft = run.draft.say(ConditionType.TRAINING, "False", reason, message)
     return draft.failed(reason, message, field=field).plan()
-
-
-def _report_again(run: Run, step: str, ending: Ending) -> Plan:
-    report = build_report_job(run.obj, run.spec, run.seen.settings, step=step)
-    return run.draft.working(Reason.RESULT_LOST, ending.message).plan(apply=(report,))
-
-
-def _await_report(run: Run, step: str) -> Plan:
-    """Wait for the report Job. One that was lost itself is removed, so that the next pass makes another one."""
-    draft = run.draft.working(Reason.RESULT_LOST, f"the result of step {step} is read from storage again")
-    report = find_report(run, step)
-    ending = jobs.judge_job(report, run.seen.pods, container=REPORT_CONTAINER) if report is not None else None
-    if report is None or ending is None or jobs.is_deleting(report):
-        return draft.plan(requeue_after=_REPORT_AGAIN_AFTER.total_seconds())
-    wait = (ending.ended_at + _REPORT_AGAIN_AFTER - run.seen.now).total_seconds()
-    return draft.plan(requeue_after=wait) if wait > 0 else draft.plan(delete=(jobs.reference(report),), requeue_after=1)
 
 
 def stopped(run: Run, *, delete: tuple[Ref, ...] = ()) -> Plan:

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from luthier import jobs
 from luthier.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier.draft import read_spec
-from luthier.finetune.build import PREPARE_ROLE, REPORT_ROLE, TRAIN_ROLE, find_places
+from luthier.finetune.build import PREPARE_ROLE, TRAIN_ROLE, find_places
 from luthier.naming import ROLE_LABEL
 from luthier.plan import Json
 from luthier.ports import Ports
+from luthier.report import REPORT_ROLE
 from luthier.resources import JOB, POD, PVC
 from luthier.settings import Settings
 from luthier_trainer.config import PROGRESS_PORT, ProgressReport

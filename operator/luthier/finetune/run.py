@@ -8,10 +8,18 @@ from dataclasses import dataclass, replace
 from luthier import jobs
 from luthier.api.finetunejob import Attempt, Cost, FineTuneJobSpec, FineTuneJobStatus
 from luthier.draft import Draft, read_spec
-from luthier.finetune.build import REPORT_CONTAINER, STEP_LABEL, TRAINER_CONTAINER
+from luthier.finetune.build import (
+    PREPARE_CONTAINER,
+    PREPARE_ROLE,
+    TRAIN_ROLE,
+    TRAINER_CONTAINER,
+    find_places,
+    step_name,
+)
 from luthier.finetune.observe import Observed
 from luthier.jobs import Ending, Outcome
-from luthier.plan import Json
+from luthier.plan import Json, Plan
+from luthier.report import Step, await_report, judge_step
 
 MAX_ATTEMPTS_SHOWN = 128
 MAX_PODS_SHOWN = 256
@@ -111,29 +119,35 @@ def find_attempt(run: Run) -> Json | None:
     return next((job for job in run.seen.train_jobs if jobs.attempt_of(job) == number), None)
 
 
-def find_report(run: Run, step: str) -> Json | None:
-    """Return the Job that reads this step's result again, or None."""
-    return next((j for j in run.seen.report_jobs if j["metadata"]["labels"].get(STEP_LABEL) == step), None)
+def preparation_step(run: Run, job: Json) -> Step:
+    """Return a data Job as a step."""
+    name = step_name(PREPARE_ROLE, jobs.attempt_of(job))
+    return _step(run, name, job, PREPARE_CONTAINER)
 
 
-def judge_step(run: Run, job: Json, *, step: str, container: str) -> Ending | None:
-    """Return how a step ended, by its own message or by the one of its report Job; None while that is open.
-
-    `ResultLost` means: a report Job is needed, and there is none yet.
-    """
-    ending = jobs.judge_job(job, run.seen.pods, container=container)
-    if ending is None or ending.outcome != Outcome.RESULT_LOST:
-        return ending
-    report = find_report(run, step)
-    if report is None:
-        return ending
-    return _judge_report(run, report, ending)
+def training_step(run: Run, job: Json) -> Step:
+    """Return an attempt as a step."""
+    name = step_name(TRAIN_ROLE, jobs.attempt_of(job))
+    return _step(run, name, job, TRAINER_CONTAINER)
 
 
-def _judge_report(run: Run, report: Json, lost: Ending) -> Ending | None:
-    ending = jobs.judge_job(report, run.seen.pods, container=REPORT_CONTAINER)
-    if ending is None or ending.outcome == Outcome.INFRASTRUCTURE:
-        return None
-    if ending.result is not None and ending.result.outcome == "Succeeded":
-        return replace(ending, ended_at=lost.ended_at)
-    return jobs.result_missing(lost.ended_at)
+def _step(run: Run, name: str, job: Json, container: str) -> Step:
+    return Step(name=name, job=job, container=container, result=find_places(run.obj, run.spec).result(name))
+
+
+def judge(run: Run, step: Step) -> Ending | None:
+    """Return how a step ended, or None while it runs."""
+    return judge_step(step, pods=run.seen.pods, reports=run.seen.report_jobs)
+
+
+def await_result(run: Run, step: Step) -> Plan:
+    """Read a lost result again."""
+    return await_report(
+        run.draft,
+        step,
+        pods=run.seen.pods,
+        reports=run.seen.report_jobs,
+        settings=run.seen.settings,
+        scheduling=run.spec.scheduling,
+        now=run.seen.now,
+    )
