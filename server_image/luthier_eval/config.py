@@ -54,6 +54,8 @@ class SuiteConfig(_Model):
     temperature: float = 0.0
     seed: int = 0
     metrics: tuple[MetricConfig, ...]
+    render: Literal["Chat", "Raw"] | None = None
+    """How prompt/completion rows are asked, as they were trained: Chat by the template; absent or Raw: plain text."""
 
 
 class GateConfig(_Model):
@@ -80,7 +82,10 @@ class EvalConfig(_Model):
     confidence_percent: int = 95
     concurrency: int = 16
     model_digest: str
+    """Empty where the operator does not know it: then luthier.json in `artifact_path` says it, and `base_digest`."""
     base_digest: str
+    artifact_path: str = ""
+    """The target's folder, with luthier.json."""
     serving_profile: dict[str, str | int]
     output_dir: str
     """samples/<suite>.<side>.jsonl, results.json, report.html; resumable, results.json is written last."""
@@ -136,5 +141,7 @@ class EvalDetails(_Model):
     verdict: Literal["Passed", "Failed", "Inconclusive"]
     summary: str
     results_sha256: str
+    model_digest: str = ""
+    """What was judged; from luthier.json where the configuration had none."""
     suites: tuple[SuiteDetails, ...] = ()
     gates: tuple[GateDetails, ...] = ()
