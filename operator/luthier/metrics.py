@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from luthier.plan import Json
+from luthier.status import RECONCILING, STALLED
 
 WRITE_VERBS = ("create", "apply", "replace", "delete")
 _RECONCILE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
@@ -38,9 +43,25 @@ class Metrics:
         self.kopf_starts = Counter(
             "luthier_kopf_starts", "Starts of kopf; one after the first is a restart.", registry=self.registry
         )
+        self.conditions = Gauge(
+            "luthier_condition",
+            "1 for each Reconciling or Stalled condition of an object, by reason: what alerts look at.",
+            ["kind", "namespace", "name", "type", "reason"],
+            registry=self.registry,
+        )
         self.events_lost = Counter(
             "luthier_events_lost", "Kubernetes events that could not be posted.", registry=self.registry
         )
+
+    def show_conditions(self, objects: Iterable[Json]) -> None:
+        """Show the conditions that exist only when something is going on or wrong; forget all earlier ones."""
+        self.conditions.clear()
+        for obj in objects:
+            meta = obj["metadata"]
+            for condition in obj.get("status", {}).get("conditions", []):
+                if condition["type"] in (RECONCILING, STALLED):
+                    labels = (obj["kind"], meta["namespace"], meta["name"], condition["type"], condition["reason"])
+                    self.conditions.labels(*labels).set(1)
 
     def writes(self) -> int:
         """Return how many writes of objects were sent, not counting the Lease and events."""

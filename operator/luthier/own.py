@@ -60,7 +60,11 @@ class OwnCache:
 
     def all_keys(self) -> list[Key]:
         """Return the keys of all objects."""
-        return [key_of(obj) for cache in self._caches.values() for obj in cache]
+        return [key_of(obj) for obj in self.all_objects()]
+
+    def all_objects(self) -> list[Json]:
+        """Return all objects."""
+        return [obj for cache in self._caches.values() for obj in cache]
 
     async def load(self, kube: Kube) -> None:
         """List everything and replace what was known."""
