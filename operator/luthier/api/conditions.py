@@ -106,7 +106,7 @@ class Reason(_Documented):
         "EvaluationDigestMismatch",
         "The Evaluation judged other weights than spec.model; name an Evaluation of these.",
     )
-    EVALUATION_TOO_OLD = "EvaluationTooOld", "The Evaluation is older than requireEvaluation.maxAgeSeconds; judge again."
+    EVALUATION_TOO_OLD = "EvaluationTooOld", "The Evaluation is older than requireEvaluation.maxAgeSeconds: judge anew."
     SERVING_PROFILE_MISMATCH = (
         "ServingProfileMismatch",
         "spec.server.profile is not what was judged; serve as judged, or judge as served.",

@@ -1,0 +1,172 @@
+"""One object's situation, parsed and named, for the decision: pure.
+
+Also rebuilds a lost status: the route says who serves, the records say what each revision is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from luthier.api.conditions import Reason
+from luthier.api.modeldeployment import HistoryEntry, ModelDeploymentSpec, ModelDeploymentStatus, RevisionStatus
+from luthier.deployment.admission import Hold, resolve_model
+from luthier.deployment.build import OUTCOME_ANNOTATION
+from luthier.deployment.observe import Observed
+from luthier.deployment.pods import ready_ids
+from luthier.deployment.revision import Model, Revision, hash_intent, hash_of, hash_revision, number_of
+from luthier.draft import read_spec
+from luthier.naming import child_name
+from luthier.plan import Event, Json
+from luthier.router import route_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the spec asks for. `hash` is None while something it refers to is missing; `hold` says what."""
+
+    intent: str
+    hash: str | None = None
+    model: Model | None = None
+    hold: Hold | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Everything a decision is made of."""
+
+    obj: Json
+    spec: ModelDeploymentSpec
+    status: ModelDeploymentStatus
+    seen: Observed
+    wanted: Wanted
+    events: tuple[Event, ...] = ()
+
+    @property
+    def now(self) -> datetime:
+        """The pass's time, in whole seconds, as status keeps it."""
+        return self.seen.now.replace(microsecond=0)
+
+    @property
+    def stable(self) -> RevisionStatus | None:
+        return self.status.stable
+
+    @property
+    def candidate(self) -> RevisionStatus | None:
+        return self.status.candidate
+
+    def ready(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Return (uid, name) of a revision's ready pods."""
+        return ready_ids(self.seen.pods_of(name))
+
+    def weight_of(self, name: str) -> int:
+        """Return a revision's weight as read from the route."""
+        if self.seen.route is None:
+            return 0
+        return route_weights(self.seen.route).get(child_name(self.obj, name), 0)
+
+    def is_wanted(self, name: str) -> bool:
+        """Say whether a revision is what the spec asks for."""
+        if self.wanted.hash is not None:
+            return hash_of(name) == self.wanted.hash
+        record = self.seen.revision(name)
+        # What the spec refers to is gone, and so is the record: nothing tells them apart, so nothing is started.
+        return record is None or record.intent == self.wanted.intent
+
+    def stable_lacks_pods(self) -> bool:
+        """Say whether traffic moved to the stable would reach nobody."""
+        return self.stable is not None and not self.ready(self.stable.name)
+
+
+def open_case(obj: Json, seen: Observed) -> Case:
+    """Parse, resolve, and rebuild the status if it was lost."""
+    spec = read_spec(ModelDeploymentSpec, obj)
+    status = ModelDeploymentStatus.model_validate(obj.get("status") or {})
+    case = Case(obj=obj, spec=spec, status=status, seen=seen, wanted=_want(spec, seen))
+    return _rebuilt(case) if _is_lost(status) else case
+
+
+def _want(spec: ModelDeploymentSpec, seen: Observed) -> Wanted:
+    model = resolve_model(spec, job=seen.fine_tune_job, evaluation=seen.evaluation)
+    if isinstance(model, Hold):
+        return Wanted(intent=hash_intent(spec), hold=model)
+    return Wanted(intent=hash_intent(spec), hash=hash_revision(spec, model), model=model)
+
+
+def _is_lost(status: ModelDeploymentStatus) -> bool:
+    return status.stable is None and status.candidate is None and not status.history
+
+
+def _rebuilt(case: Case) -> Case:
+    """Take the revision with traffic for the stable; of two, the older one. A rollout starts over."""
+    serving = [r for r in case.seen.revisions if case.weight_of(r.name) > 0]
+    if not serving:
+        return case
+    stable = serving[0]
+    status = case.status.model_copy(update={"stable": stable.status(ready=len(case.ready(stable.name)))})
+    message = f"the status was lost; {stable.name} serves, as the route and the revision records say"
+    event = Event(type="Warning", reason=str(Reason.STATUS_REBUILT), message=message)
+    return Case(
+        obj=case.obj, spec=case.spec, status=status, seen=case.seen, wanted=case.wanted, events=(*case.events, event)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """The spec's revision was taken back before."""
+
+    name: str
+    message: str
+    aborted: bool
+
+
+def find_rejection(case: Case) -> Rejection | None:
+    """Return why the spec's revision must not start again: it was taken back, and no retry names it."""
+    wanted = case.wanted.hash
+    if wanted is None:
+        return None
+    rejection = _from_history(case.status.history, wanted) or _from_children(case, wanted)
+    retry = case.spec.rollout.retry
+    if rejection is None or (retry is not None and retry.revision == rejection.name):
+        return None
+    return rejection
+
+
+def _from_history(history: list[HistoryEntry], wanted: str) -> Rejection | None:
+    newest = next((entry for entry in history if hash_of(entry.revision) == wanted), None)
+    if newest is None or not is_rejecting(newest.outcome, newest.reason):
+        return None
+    return Rejection(name=newest.revision, message=newest.message, aborted=newest.outcome == "Aborted")
+
+
+def _from_children(case: Case, wanted: str) -> Rejection | None:
+    """Look at the Deployments of earlier candidates: they remember it when the status was lost."""
+    if any(hash_of(entry.revision) == wanted for entry in case.status.history):
+        return None
+    for revision in sorted(case.seen.revisions, key=lambda r: -r.number):
+        if revision.hash != wanted:
+            continue
+        deployment = case.seen.deployment(revision.name) or {"metadata": {}}
+        outcome, _, reason = deployment["metadata"].get("annotations", {}).get(OUTCOME_ANNOTATION, "").partition("/")
+        if not is_rejecting(outcome, reason):
+            return None
+        return Rejection(name=revision.name, message=f"taken back earlier ({reason})", aborted=outcome == "Aborted")
+    return None
+
+
+def is_rejecting(outcome: str, reason: str) -> bool:
+    """Say whether an ended rollout keeps its revision from starting again."""
+    return outcome == "RolledBack" or (outcome == "Aborted" and reason == Reason.ABORTED)
+
+
+def find_unfinished(case: Case) -> Revision | None:
+    """Return a record of the wanted revision that no rollout has used up: its status write was lost."""
+    stable = number_of(case.stable.name) if case.stable else 0
+    used = {entry.revision for entry in case.status.history}
+    for revision in reversed(case.seen.revisions):
+        if revision.hash != case.wanted.hash or revision.number <= stable or revision.name in used:
+            continue
+        deployment = case.seen.deployment(revision.name) or {"metadata": {}}
+        if OUTCOME_ANNOTATION not in deployment["metadata"].get("annotations", {}):
+            return revision
+    return None

@@ -1,0 +1,396 @@
+"""What a ModelDeployment does next: pure. One of: nothing, wait, admit a candidate, move it on, take it back.
+
+    no candidate ──► settled │ held (gate) │ rejected │ admitted
+    candidate    ──► withdrawn (`endings`) │ waits at its step │ next step │ promoted
+
+`rollout` knows the steps, `analysis` the numbers, `decision` the order of writes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from luthier.api.conditions import Reason
+from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, RevisionStatus, RolloutStatus
+from luthier.deployment import analysis
+from luthier.deployment.admission import Admitted, Hold, admit
+from luthier.deployment.analysis import Reading, Scene, gates_of
+from luthier.deployment.build import build_template
+from luthier.deployment.case import Case, find_rejection, find_unfinished, open_case
+from luthier.deployment.decision import MAX_HISTORY, Decision, State, judge_serving, make_plan
+from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw
+from luthier.deployment.observe import Observed, pod_prefix
+from luthier.deployment.pods import explain
+from luthier.deployment.revision import Revision, next_number, number_of, revision_name
+from luthier.deployment.rollout import Facts, GiveUp, Move, Position, Stay, advance, plan_of
+from luthier.jobs import is_deleting
+from luthier.plan import Event, Json, Plan
+from luthier.router import route_in_force
+
+WAIT_SECONDS = 30
+LOOK_LAG_SECONDS = 0.3
+"""After the end of a look, so that its last scrape has arrived."""
+SHOW_SECONDS = 15
+"""Numbers of the analysis are written at most so often while nothing changes."""
+REMEMBER_SECONDS = 60
+"""The memory of the test likewise; in between, it is replayed from the samples."""
+
+
+def decide(obj: Json, seen: Observed) -> Plan:
+    """Return what this pass does.
+
+    Raises:
+        InvalidSpec: The stored object predates a rule.
+    """
+    if is_deleting(obj):
+        return Plan(status=obj.get("status", {}))
+    case = open_case(obj, seen)
+    if case.candidate is None or case.status.rollout is None:
+        return make_plan(case, rest(case))
+    reading = look(case)
+    ending = find_ending(case, reading)
+    decision = withdraw(case, ending) if ending else go_on(case, reading)
+    return make_plan(case, decision)
+
+
+# Without a candidate
+
+
+def rest(case: Case) -> Decision:
+    """Serve the stable; see whether the spec asks for something else."""
+    stable, wanted = case.stable, case.wanted
+    if stable is not None and case.is_wanted(stable.name):
+        return _settled(case, stable)
+    if wanted.hold is not None or wanted.model is None:
+        return _hold(case, wanted.hold)
+    if rejection := find_rejection(case):
+        state = rejected_state(rejection.name, rejection.message, aborted=rejection.aborted)
+        return _unchanged(case, state, rejected=rejection.name)
+    if case.spec.suspend:
+        message = "spec.suspend is true: the new spec is not tried; set it to false to go on"
+        return _unchanged(case, State(kind="working", reason=Reason.SUSPENDED, message=message))
+    if case.seen.missing_claims:
+        return _hold(case, _missing_claims(case))
+    admitted = admit(case.spec, wanted.model, case.seen.evaluation, now=case.seen.now)
+    return _hold(case, admitted) if isinstance(admitted, Hold) else _start(case, admitted)
+
+
+def _settled(case: Case, stable: RevisionStatus) -> Decision:
+    promoted = next((e for e in case.status.history if e.revision == stable.name and e.outcome == "Promoted"), None)
+    reason = Reason.INITIAL if promoted and promoted.reason == Reason.INITIAL else Reason.PROMOTED
+    state = State(kind="settled", reason=reason, message=f"{stable.name} serves all traffic")
+    serving = judge_serving(case, stable, otherwise=state)
+    return _unchanged(case, state if serving.kind == "settled" else serving)
+
+
+def _unchanged(case: Case, state: State, *, rejected: str | None = None) -> Decision:
+    status = case.status.model_copy(update={"candidate": None, "rollout": None, "rejected": rejected})
+    return Decision(status=status, state=state)
+
+
+def _missing_claims(case: Case) -> Hold:
+    names = ", ".join(case.seen.missing_claims)
+    message = f"PersistentVolumeClaim {names} does not exist; create it, or correct spec.model"
+    return Hold(reason=Reason.WAITING_FOR_PVC, message=message)
+
+
+def _hold(case: Case, hold: Hold | None) -> Decision:
+    assert hold is not None
+    if hold.stalled:
+        return _unchanged(case, State(kind="stalled", reason=hold.reason, message=hold.message))
+    state = State(kind="working", reason=hold.reason, message=hold.message)
+    status = case.status.model_copy(update={"candidate": None, "rollout": None, "rejected": None})
+    return Decision(status=status, state=state, due=(case.seen.now + timedelta(seconds=WAIT_SECONDS),))
+
+
+def _start(case: Case, admitted: Admitted) -> Decision:
+    """Make the candidate: its record, its pods, no traffic."""
+    revision = find_unfinished(case) or _new_revision(case, admitted)
+    steps = plan_of(case.spec) if case.stable is not None else []
+    rollout = RolloutStatus(steps=steps, step=0, weight=0, started_at=case.now, step_started_at=case.now)
+    status = case.status.model_copy(
+        update={
+            "candidate": revision.status(ready=0),
+            "rollout": rollout,
+            "rejected": None,
+            "verdict": f"Starting(r{revision.number})",
+        }
+    )
+    message = f"{revision.name} is admitted by Evaluation {revision.evidence.name}: its pods start"
+    events = [Event(type="Normal", reason=str(Reason.ROLLING_OUT), message=message)]
+    if admitted.warning:
+        events.append(Event(type="Warning", reason=str(Reason.SERVING_PROFILE_MISMATCH), message=admitted.warning))
+    return Decision(
+        status=status,
+        state=State(kind="working", reason=Reason.ROLLING_OUT, message=f"{revision.name}: its pods start"),
+        record=revision,
+        events=tuple(events),
+        due=(_deadline(case, case.now),),
+    )
+
+
+def _new_revision(case: Case, admitted: Admitted) -> Revision:
+    wanted = case.wanted
+    assert wanted.model is not None
+    assert wanted.hash is not None
+    names = [e.revision for e in case.status.history]
+    names += [r.name for r in (case.stable, case.candidate) if r is not None]
+    number = next_number(case.seen.revisions, names)
+    name = revision_name(number, wanted.hash)
+    template = build_template(case.obj, case.spec, wanted.model, name=name, settings=case.seen.settings)
+    return Revision(
+        name=name,
+        number=number,
+        hash=wanted.hash,
+        intent=wanted.intent,
+        model=wanted.model,
+        evidence=admitted.evidence,
+        template=template,
+    )
+
+
+# With a candidate
+
+
+def look(case: Case) -> Reading | None:
+    """Judge the newest samples; None while there is nothing to compare."""
+    candidate, stable, rollout = case.candidate, case.stable, case.status.rollout
+    measured = case.seen.measured
+    if candidate is None or stable is None or rollout is None or measured is None:
+        return None
+    gating = gates_of(case.spec)
+    options = case.spec.rollout.analysis
+    step = rollout.steps[rollout.step - 1] if 0 < rollout.step <= len(rollout.steps) else None
+    own_samples = step.analysis.min_samples if step and step.analysis else None
+    scene = Scene(
+        now=case.seen.now,
+        interval_seconds=options.interval_seconds,
+        scrape_seconds=case.seen.settings.scrape_interval_seconds,
+        weight=rollout.weight,
+        in_force_at=rollout.weight_in_force_at,
+        candidate_prefix=pod_prefix(case.obj, candidate.name),
+        stable_prefix=pod_prefix(case.obj, stable.name),
+        candidate_ready=case.ready(candidate.name),
+        stable_ready=case.ready(stable.name),
+        min_samples=own_samples or options.min_samples,
+        threshold=analysis.threshold(options, len(gating)),
+    )
+    return analysis.read(_memory(rollout), gating, measured, scene)
+
+
+def _memory(rollout: RolloutStatus) -> analysis.Memory | None:
+    return analysis.load(rollout.analysis.state if rollout.analysis else None)
+
+
+def go_on(case: Case, reading: Reading | None) -> Decision:
+    """Move the candidate as far as the facts allow."""
+    candidate, rollout = case.candidate, case.status.rollout
+    assert candidate is not None
+    assert rollout is not None
+    move = advance(rollout.steps, _position(rollout), _facts(case, candidate, rollout, reading))
+    if isinstance(move.stay, GiveUp):
+        ending = Ending(
+            outcome="RolledBack",
+            reason=Reason.ANALYSIS_INCONCLUSIVE,
+            message=move.stay.message,
+            metrics=reading.metrics if reading else (),
+        )
+        return withdraw(case, ending)
+    if move.stay is None:
+        return _promote(case, candidate, rollout)
+    return _moved(case, candidate, rollout, move, move.stay, reading)
+
+
+def _position(rollout: RolloutStatus) -> Position:
+    return Position(
+        step=rollout.step,
+        weight=rollout.weight,
+        started_at=rollout.step_started_at,
+        in_force_at=rollout.weight_in_force_at,
+    )
+
+
+def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, reading: Reading | None) -> Facts:
+    route = case.seen.route
+    carries = case.weight_of(candidate.name) == rollout.weight
+    in_force = rollout.weight == 0 or (carries and route is not None and route_in_force(route))
+    return Facts(
+        now=case.now,
+        candidate=candidate.name,
+        capacity=_lacking(case, candidate),
+        in_force=in_force and (rollout.weight == 0 or bool(case.ready(candidate.name))),
+        suspended=case.spec.suspend,
+        approve=case.spec.rollout.approve,
+        analysis=case.spec.rollout.analysis,
+        outcome=reading.outcome if reading else None,
+        code=reading.code if reading else "",
+        message=reading.message if reading else "",
+        judged_step=rollout.step,
+        judged_since=_since(reading),
+    )
+
+
+def _since(reading: Reading | None) -> datetime | None:
+    since = reading.memory.since if reading else None
+    return datetime.fromtimestamp(since, UTC) if since is not None else None
+
+
+def _lacking(case: Case, candidate: RevisionStatus) -> str | None:
+    """Return why no more traffic may come: capacity before weight, on both sides."""
+    for revision in filter(None, (candidate, case.stable)):
+        ready = len(case.ready(revision.name))
+        if ready < case.spec.replicas:
+            why = explain(case.seen.pods_of(revision.name))
+            return f"{ready} of {case.spec.replicas} pods of {revision.name} ready{f' ({why})' if why else ''}"
+    return None
+
+
+def _moved(
+    case: Case, candidate: RevisionStatus, rollout: RolloutStatus, move: Move, stay: Stay, reading: Reading | None
+) -> Decision:
+    position = move.position
+    # No pod is ready to take it: the traffic goes back in this very pass, and returns when one is.
+    weight = position.weight if case.ready(candidate.name) else 0
+    if weight == 0 and case.weight_of(candidate.name) > 0 and case.stable_lacks_pods():
+        weight = case.weight_of(candidate.name)
+    if position.weight > 0 and not case.ready(candidate.name):
+        lacking = _lacking(case, candidate) or "no pod is ready"
+        stay = Stay(
+            reason=Reason.NO_READY_PODS, message=f"{position.weight} %: {lacking}; its traffic is on the stable"
+        )
+    has_moved = (position.step, position.weight) != (rollout.step, rollout.weight)
+    next_rollout = rollout.model_copy(
+        update={
+            "step": position.step,
+            "weight": position.weight,
+            "step_started_at": position.started_at,
+            "weight_in_force_at": position.in_force_at,
+            "analysis": _shown_analysis(rollout, reading, case.now, has_moved=has_moved),
+        }
+    )
+    status = case.status.model_copy(
+        update={"rollout": next_rollout, "verdict": _verdict(case, candidate, next_rollout, stay)}
+    )
+    return Decision(
+        status=status,
+        state=State(kind="working", reason=stay.reason, message=f"{candidate.name} at {stay.message}"),
+        weight=weight,
+        events=_events(case, candidate, stay, position, rollout, weight),
+        due=_dues(case, position, stay, reading),
+    )
+
+
+def _shown_analysis(
+    rollout: RolloutStatus, reading: Reading | None, now: datetime, *, has_moved: bool
+) -> AnalysisStatus | None:
+    """Return the newest look as status shows it; the old one while it says the same and is not old."""
+    old = rollout.analysis
+    if reading is None:
+        return old
+    memory, stored = reading.memory, _memory(rollout)
+    is_due = stored is None or memory.at - stored.at >= REMEMBER_SECONDS
+    remember = (
+        has_moved or is_due or (stored is not None and (stored.edge, stored.since) != (memory.edge, memory.since))
+    )
+    state = memory.dump() if remember or old is None else old.state
+    is_fresh = (
+        old is not None and old.measured_at is not None and now - old.measured_at < timedelta(seconds=SHOW_SECONDS)
+    )
+    if old is not None and is_fresh and old.outcome == reading.outcome and not has_moved:
+        return old.model_copy(update={"state": state})
+    return AnalysisStatus(
+        outcome=reading.outcome,
+        message=f"{reading.code}: {reading.message}"[:512],
+        measured_at=now,
+        metrics=list(reading.metrics),
+        state=state,
+    )
+
+
+def _verdict(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, stay: Stay) -> str:
+    if stay.reason != Reason.ROLLING_OUT:
+        return f"{stay.reason}(r{number_of(candidate.name)})"
+    if rollout.step == 0 or not case.ready(candidate.name):
+        return f"Starting(r{number_of(candidate.name)})"
+    # The code of the look that status shows: the two never disagree.
+    return rollout.analysis.message.partition(":")[0][:160] if rollout.analysis else "NotYet"
+
+
+_WORTH_AN_EVENT = (
+    Reason.METRICS_UNAVAILABLE,
+    Reason.BASELINE_UNHEALTHY,
+    Reason.ROLLOUT_HELD,
+    Reason.WAITING_FOR_APPROVAL,
+)
+
+
+def _events(
+    case: Case, candidate: RevisionStatus, stay: Stay, position: Position, rollout: RolloutStatus, weight: int
+) -> tuple[Event, ...]:
+    events = []
+    if position.weight != rollout.weight:
+        message = f"{candidate.name} gets {position.weight} % of the traffic (step {position.step})"
+        events.append(Event(type="Normal", reason=str(Reason.WEIGHT_CHANGED), message=message))
+    if weight == 0 and case.weight_of(candidate.name) > 0:
+        message = f"{candidate.name} has no ready pod: its traffic goes to the stable until it has"
+        events.append(Event(type="Warning", reason=str(Reason.NO_READY_PODS), message=message))
+    before = next((c["reason"] for c in _conditions(case) if c["type"] == "Reconciling"), None)
+    if stay.reason in _WORTH_AN_EVENT and stay.reason != before:
+        kind = "Normal" if stay.reason == Reason.WAITING_FOR_APPROVAL else "Warning"
+        message = f"{candidate.name} at {stay.message}"
+        events.append(Event(type=kind, reason=str(stay.reason), message=message))  # type: ignore[arg-type]
+    return tuple(events)
+
+
+def _conditions(case: Case) -> list[Json]:
+    found: list[Json] = case.obj.get("status", {}).get("conditions", [])
+    return found
+
+
+def _dues(case: Case, position: Position, stay: Stay, reading: Reading | None) -> tuple[datetime | None, ...]:
+    next_look = None
+    if reading is not None or (case.stable is not None and position.weight > 0):
+        at = reading.memory.at if reading else case.seen.now.timestamp()
+        seconds = at + case.spec.rollout.analysis.interval_seconds + LOOK_LAG_SECONDS - case.seen.now.timestamp()
+        next_look = case.seen.now + timedelta(seconds=max(LOOK_LAG_SECONDS, seconds))
+    waits_for_pods = position.step == 0 and not case.spec.suspend
+    rollout = case.status.rollout
+    deadline = _deadline(case, rollout.started_at) if waits_for_pods and rollout else None
+    return (stay.until, next_look, deadline)
+
+
+def _deadline(case: Case, started_at: datetime) -> datetime:
+    return started_at + timedelta(seconds=case.spec.progress_deadline_seconds + 1)
+
+
+def _promote(case: Case, candidate: RevisionStatus, rollout: RolloutStatus) -> Decision:
+    """Swap the roles in one status write: the route, read back, already carries all traffic."""
+    initial = case.stable is None
+    reason = Reason.INITIAL if initial else Reason.PROMOTED
+    message = "the first revision" if initial else f"passed {len(rollout.steps)} steps"
+    entry = HistoryEntry(
+        revision=candidate.name,
+        outcome="Promoted",
+        reason=str(reason),
+        message=message,
+        step=rollout.step,
+        weight=100,
+        model_digest=candidate.model_digest,
+        evaluation=candidate.evaluation,
+        started_at=rollout.started_at,
+        ended_at=case.now,
+        metrics=list(rollout.analysis.metrics) if rollout.analysis else [],
+    )
+    status = case.status.model_copy(
+        update={
+            "stable": candidate,
+            "candidate": None,
+            "rollout": None,
+            "rejected": None,
+            "verdict": f"Promoted(r{number_of(candidate.name)})",
+            "history": [entry, *case.status.history][:MAX_HISTORY],
+        }
+    )
+    event = Event(type="Normal", reason=str(Reason.PROMOTED), message=f"{candidate.name} serves all traffic: {message}")
+    state = State(kind="settled", reason=reason, message=f"{candidate.name} serves all traffic")
+    return Decision(status=status, state=state, events=(event,), due=(case.seen.now,))

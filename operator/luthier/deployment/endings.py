@@ -1,0 +1,197 @@
+"""Why a candidate's rollout ends before all traffic is on it, and what is written then: pure.
+
+Withdrawing is weight 0 in one route write, first; then history, verdict, event. The pods stay for diagnosis.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, cast
+
+from luthier.api.conditions import Reason
+from luthier.api.modeldeployment import HistoryEntry, MetricStatus, RevisionStatus, RolloutStatus
+from luthier.deployment.analysis import Reading
+from luthier.deployment.build import WITHDRAWN_ANNOTATION
+from luthier.deployment.case import Case
+from luthier.deployment.decision import MAX_HISTORY, Decision, State
+from luthier.deployment.pods import find_trouble
+from luthier.deployment.revision import number_of
+from luthier.plan import Event
+
+Outcome = Literal["RolledBack", "Aborted", "Superseded"]
+_WORDS = {"RolledBack": "was taken back", "Aborted": "was withdrawn", "Superseded": "was superseded"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a rollout ends."""
+
+    outcome: Outcome
+    reason: Reason
+    message: str
+    breach_at: datetime | None = None
+    metrics: tuple[MetricStatus, ...] = ()
+
+
+def find_ending(case: Case, reading: Reading | None) -> Ending | None:
+    """Return why the rollout ends now; the first cause that holds."""
+    return (
+        _already_withdrawn(case)
+        or _aborted(case)
+        or _in_trouble(case)
+        or _spec_changed(case)
+        or (_proven_worse(reading) if reading else None)
+    )
+
+
+def _already_withdrawn(case: Case) -> Ending | None:
+    """Finish what a pass before began: it wrote the route, and its status write was lost."""
+    annotations = (case.seen.route or {"metadata": {}})["metadata"].get("annotations", {})
+    try:
+        said = json.loads(annotations.get(WITHDRAWN_ANNOTATION, ""))
+    except ValueError:
+        return None
+    if case.candidate is None or said.get("revision") != case.candidate.name:
+        return None
+    return Ending(outcome=cast(Outcome, said["outcome"]), reason=Reason(said["reason"]), message=said["message"])
+
+
+def _aborted(case: Case) -> Ending | None:
+    abort = case.spec.rollout.abort
+    if abort is None or case.candidate is None or abort.revision != case.candidate.name:
+        return None
+    return Ending(outcome="Aborted", reason=Reason.ABORTED, message="spec.rollout.abort names it")
+
+
+def _in_trouble(case: Case) -> Ending | None:
+    candidate, rollout = case.candidate, case.status.rollout
+    if candidate is None or rollout is None:
+        return None
+    deadline = timedelta(seconds=case.spec.progress_deadline_seconds)
+    trouble = find_trouble(
+        case.seen.pods_of(candidate.name),
+        case.seen.deployment(candidate.name),
+        replicas=case.spec.replicas,
+        since=rollout.started_at,
+        # Whoever suspends a rollout stops its clock too.
+        deadline=timedelta.max if case.spec.suspend else deadline,
+        now=case.seen.now,
+    )
+    return Ending(outcome="RolledBack", reason=trouble.reason, message=trouble.message) if trouble else None
+
+
+def _spec_changed(case: Case) -> Ending | None:
+    candidate = case.candidate
+    if candidate is None or case.spec.suspend or case.is_wanted(candidate.name):
+        return None
+    if case.stable is not None and case.is_wanted(case.stable.name):
+        message = f"the spec is {case.stable.name} again"
+        return Ending(outcome="Aborted", reason=Reason.REVERTED, message=message)
+    return Ending(outcome="Superseded", reason=Reason.SUPERSEDED, message="the spec asks for another revision")
+
+
+def _proven_worse(reading: Reading) -> Ending | None:
+    if reading.outcome != "Fail":
+        return None
+    return Ending(
+        outcome="RolledBack",
+        reason=Reason.ANALYSIS_FAILED,
+        message=reading.message,
+        breach_at=reading.failed_at,
+        metrics=reading.metrics,
+    )
+
+
+def withdraw(case: Case, ending: Ending) -> Decision:
+    """Take the candidate back."""
+    candidate, rollout = case.candidate, case.status.rollout
+    assert candidate is not None
+    weight = case.weight_of(candidate.name)
+    if weight > 0 and case.stable_lacks_pods() and case.ready(candidate.name):
+        return _wait_for_stable(case, ending, weight)
+    entry = _entry(case, ending, candidate, rollout, weight)
+    rejects = ending.reason not in (Reason.REVERTED, Reason.SUPERSEDED)
+    status = case.status.model_copy(
+        update={
+            "candidate": None,
+            "rollout": None,
+            "rejected": candidate.name if rejects else None,
+            "verdict": _verdict(ending, candidate.name),
+            "history": [entry, *case.status.history][:MAX_HISTORY],
+        }
+    )
+    event = Event(
+        type="Warning" if ending.outcome == "RolledBack" else "Normal",
+        reason=ending.reason if ending.reason == Reason.REVERTED else ending.outcome,
+        message=f"{candidate.name} {_WORDS[ending.outcome]}: {entry.message}",
+    )
+    note = {"revision": candidate.name, "outcome": ending.outcome, "reason": ending.reason, "message": ending.message}
+    return Decision(
+        status=status,
+        state=rejected_state(candidate.name, entry.message, aborted=ending.outcome == "Aborted")
+        if rejects
+        else State(kind="working", reason=ending.reason, message=f"{candidate.name}: {entry.message}"),
+        withdrawn=json.dumps(note) if case.stable else None,
+        events=(event,),
+        due=() if rejects else (case.seen.now,),
+    )
+
+
+def rejected_state(name: str, message: str, *, aborted: bool) -> State:
+    """Return what is said while the spec asks for a revision that was taken back."""
+    way_out = f"change the spec, or set spec.rollout.retry to {{revision: {name}}}"
+    reason = Reason.ABORTED if aborted else Reason.ROLLED_BACK
+    return State(kind="stalled", reason=reason, message=f"{name}: {message}; {way_out}")
+
+
+def _wait_for_stable(case: Case, ending: Ending, weight: int) -> Decision:
+    candidate, stable = case.candidate, case.stable
+    assert candidate is not None
+    assert stable is not None
+    message = (
+        f"{candidate.name} has to go ({ending.message}), but no pod of {stable.name} is ready: "
+        "traffic stays until one is"
+    )
+    return Decision(
+        status=case.status,
+        state=State(kind="working", reason=Reason.BASELINE_UNHEALTHY, message=message),
+        weight=weight,
+        keep_route=True,
+        due=(case.seen.now + timedelta(seconds=5),),
+    )
+
+
+def _entry(
+    case: Case, ending: Ending, candidate: RevisionStatus, rollout: RolloutStatus | None, weight: int
+) -> HistoryEntry:
+    where = f" at step {rollout.step} of {len(rollout.steps) + 1}, {rollout.weight} %" if rollout else ""
+    analysis = rollout.analysis if rollout else None
+    shown = ending.metrics or tuple(analysis.metrics if analysis else ())
+    return HistoryEntry(
+        revision=candidate.name,
+        outcome=ending.outcome,
+        reason=str(ending.reason),
+        message=f"{ending.message}{where}"[:1024],
+        step=rollout.step if rollout else 0,
+        weight=rollout.weight if rollout else 0,
+        model_digest=candidate.model_digest,
+        evaluation=candidate.evaluation,
+        started_at=rollout.started_at if rollout else case.now,
+        ended_at=case.now,
+        breach_seen_at=ending.breach_at,
+        weight_written_at=case.now if weight else None,
+        metrics=list(shown),
+    )
+
+
+def _verdict(ending: Ending, name: str) -> str:
+    short = f"r{number_of(name)}"
+    if ending.outcome != "RolledBack":
+        return f"{ending.reason}({short})"
+    failed = next((m for m in ending.metrics if m.outcome == "Fail"), None)
+    if failed is None:
+        return f"RolledBack({short}: {ending.reason})"[:160]
+    counts = failed.message.partition(";")[0]
+    return f"RolledBack({short}: {counts}, {failed.candidate_started} req)"[:160]

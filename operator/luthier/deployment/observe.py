@@ -1,0 +1,163 @@
+"""All that a ModelDeployment's decision needs, read into one value. Chooses nothing but what to ask Prometheus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from luthier.deployment import analysis
+from luthier.deployment.admission import resolve_model
+from luthier.deployment.analysis import Gate, Measured, Memory, gates_of
+from luthier.deployment.build import ROLE
+from luthier.deployment.counters import AGE_EXCEEDED, CHECKED, FINISHED, INVALID, STARTED
+from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_record
+from luthier.draft import read_spec
+from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name
+from luthier.plan import Json, Key
+from luthier.ports import Ports
+from luthier.prometheus import PrometheusError, quote, quote_any
+from luthier.resources import CONTROLLERREVISION, DEPLOYMENT, HTTPROUTE, POD, PVC, SERVICE
+from luthier.settings import Settings
+from luthier.volumes import locate
+
+_MARGIN_SECONDS = 60
+"""Read so much more than is new, so that each pod's earlier sample is there."""
+_P95_WINDOW = "10m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What there is, at one time."""
+
+    now: datetime
+    settings: Settings
+    fine_tune_job: Json | None = None
+    evaluation: Json | None = None
+    missing_claims: tuple[str, ...] = ()
+    revisions: tuple[Revision, ...] = ()
+    """Records, oldest first."""
+    deployments: tuple[Json, ...] = ()
+    services: tuple[Json, ...] = ()
+    pods: tuple[Json, ...] = ()
+    route: Json | None = None
+    measured: Measured | None = None
+
+    def revision(self, name: str) -> Revision | None:
+        """Return a record by its revision's name."""
+        return next((r for r in self.revisions if r.name == name), None)
+
+    def deployment(self, name: str) -> Json | None:
+        """Return a revision's Deployment."""
+        return next((d for d in self.deployments if revision_of(d) == name), None)
+
+    def pods_of(self, name: str) -> tuple[Json, ...]:
+        """Return a revision's pods."""
+        return tuple(p for p in self.pods if revision_of(p) == name)
+
+
+def revision_of(child: Json) -> str:
+    """Return the revision that a child belongs to."""
+    return str(child["metadata"].get("labels", {}).get(REVISION_LABEL, ""))
+
+
+async def observe(obj: Json, ports: Ports) -> Observed:
+    """Read children from the store, our other kinds from the watch, samples from Prometheus."""
+    spec = read_spec(ModelDeploymentSpec, obj)
+    status = ModelDeploymentStatus.model_validate(obj.get("status") or {})
+    meta = obj["metadata"]
+    namespace, uid = meta["namespace"], meta["uid"]
+    job, evaluation = (ports.own.get(key) for key in reference_keys(obj))
+    records = [parse_record(o) for o in ports.children.owned(uid, CONTROLLERREVISION)]
+    routes = [r for r in ports.children.owned(uid, HTTPROUTE) if r["metadata"]["name"] == child_name(obj)]
+    return Observed(
+        now=ports.now,
+        settings=ports.settings,
+        fine_tune_job=job if spec.model.fine_tune_job else None,
+        evaluation=evaluation,
+        missing_claims=await _missing_claims(
+            namespace, spec, status, resolve_model(spec, job=job, evaluation=evaluation), ports
+        ),
+        revisions=tuple(sorted((r for r in records if r is not None), key=lambda r: r.number)),
+        deployments=tuple(ports.children.owned(uid, DEPLOYMENT)),
+        services=tuple(ports.children.owned(uid, SERVICE)),
+        pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
+        route=routes[0] if routes else None,
+        measured=await _measure(obj, spec, status, ports),
+    )
+
+
+def reference_keys(obj: Json) -> tuple[Key, Key]:
+    """Return the keys of the FineTuneJob (empty name when there is none) and of the Evaluation."""
+    namespace, spec = obj["metadata"]["namespace"], obj["spec"]
+    job = spec["model"].get("fineTuneJob", {}).get("name", "")
+    evaluation = spec["requireEvaluation"]["name"]
+    return (
+        Key(kind="FineTuneJob", namespace=namespace, name=job),
+        Key(kind="Evaluation", namespace=namespace, name=evaluation),
+    )
+
+
+async def _missing_claims(
+    namespace: str, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, model: object, ports: Ports
+) -> tuple[str, ...]:
+    """Look for the claims only when they matter: before a new candidate is made."""
+    if not isinstance(model, Model) or status.candidate is not None:
+        return ()
+    if status.stable is not None and hash_of(status.stable.name) == hash_revision(spec, model):
+        return ()
+    claims = sorted({locate(model.artifact_uri).claim, locate(model.base_uri).claim})
+    return tuple([claim for claim in claims if await ports.reader.get(PVC, namespace, claim) is None])
+
+
+async def _measure(
+    obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, ports: Ports
+) -> Measured | None:
+    """Read the counters of both sides. Already before the first weight: nothing starts that could not be judged."""
+    rollout, candidate, stable = status.rollout, status.candidate, status.stable
+    if rollout is None or candidate is None or stable is None:
+        return None
+    gating = gates_of(spec)
+    now = ports.now.timestamp()
+    stored = analysis.load(rollout.analysis.state if rollout.analysis else None)
+    memory = stored or analysis.begin(now)
+    namespace = obj["metadata"]["namespace"]
+    both = (pod_prefix(obj, candidate.name), pod_prefix(obj, stable.name))
+    query = render_query(namespace, both, memory, gating, now=now)
+    try:
+        samples = await ports.prometheus.raw(query)
+        p95_edge = None
+        if memory.wants_edge(gating, now):
+            p95_edge = analysis.choose_p95_edge(await ports.prometheus.raw(render_p95_query(namespace, both[1])))
+    except PrometheusError as error:
+        return Measured(error=str(error), query=query)
+    return Measured(samples=tuple(samples), query=query, p95_edge=p95_edge)
+
+
+def pod_prefix(obj: Json, revision: str) -> str:
+    """Return what the names of a revision's pods begin with."""
+    return f"{child_name(obj, revision)}-"
+
+
+def render_query(
+    namespace: str, prefixes: tuple[str, ...], memory: Memory, gating: tuple[Gate, ...], *, now: float
+) -> str:
+    """Return the query of all raw counters since the last look that is in the memory."""
+    edges = memory.edges(gating).labels()
+    names = [STARTED, FINISHED, *([CHECKED, INVALID] if any(g.bad == "invalid" for g in gating) else [])]
+    names += [AGE_EXCEEDED] if edges else []
+    # An empty alternative matches the series that have no such label.
+    selector = f"__name__=~{quote('|'.join(names))},{_pods(namespace, prefixes)},edge=~{quote_any(('', *edges))}"
+    seconds = int(max(0.0, now - memory.at)) + _MARGIN_SECONDS
+    return f"{{{selector}}}[{seconds}s]"
+
+
+def render_p95_query(namespace: str, prefix: str) -> str:
+    """Return the query of the stable's requests by age, and of all, of the last minutes."""
+    pods = _pods(namespace, (prefix,))
+    slower = f"sum by (edge) (increase({AGE_EXCEEDED}{{{pods}}}[{_P95_WINDOW}]))"
+    return f"{slower} or sum (increase({STARTED}{{{pods}}}[{_P95_WINDOW}]))"
+
+
+def _pods(namespace: str, prefixes: tuple[str, ...]) -> str:
+    return f"namespace={quote(namespace)},pod=~{quote('(' + '|'.join(prefixes) + ').*')}"

@@ -1,0 +1,115 @@
+"""What a revision's pods say: ready, crash-looping, refused, or not getting there: pure. No Prometheus is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from luthier import jobs
+from luthier.api.conditions import Reason
+from luthier.deployment.build import CONTAINER
+from luthier.plan import Json
+from luthier.status import find_condition, parse_time
+from luthier_server.config import EXIT_REFUSED
+from luthier_trainer.config import StepResult
+
+MIN_RESTARTS = 2
+"""So many restarts and backing off again: three starts have failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """Why a candidate cannot become, or stay, what serves."""
+
+    reason: Reason
+    message: str
+
+
+def is_ready(pod: Json) -> bool:
+    """Say whether a pod is in its Service."""
+    ready = find_condition(pod.get("status", {}).get("conditions", []), "Ready")
+    return ready is not None and ready["status"] == "True" and not jobs.is_deleting(pod)
+
+
+def ready_ids(pods: Sequence[Json]) -> tuple[tuple[str, str], ...]:
+    """Return (uid, name) of the ready pods."""
+    return tuple((p["metadata"]["uid"], p["metadata"]["name"]) for p in pods if is_ready(p))
+
+
+def find_trouble(
+    pods: Sequence[Json], deployment: Json | None, *, replicas: int, since: datetime, deadline: timedelta, now: datetime
+) -> Trouble | None:
+    """Return why a candidate must be rejected, if it must.
+
+    Args:
+        pods: The candidate's.
+        deployment: The candidate's, when it exists.
+        replicas: How many pods it should have.
+        since: When it was admitted.
+        deadline: How long it may be without all its pods.
+        now: The pass's time.
+    """
+    for pod in pods:
+        trouble = _refused(pod) or _crash_loop(pod)
+        if trouble is not None:
+            return trouble
+    if len(ready_ids(pods)) >= replicas:
+        return None
+    waited = now - max(since, _unavailable_since(deployment) or since)
+    if waited < deadline:
+        return None
+    return Trouble(
+        reason=Reason.CANDIDATE_NOT_READY,
+        message=f"{len(ready_ids(pods))} of {replicas} pods ready after {int(waited.total_seconds())} s: "
+        f"{explain(pods) or 'no pod says why'}",
+    )
+
+
+def explain(pods: Sequence[Json]) -> str | None:
+    """Return what the newest pod waits for, or None when it does not."""
+    pod = jobs.newest_pod(pods)
+    if pod is None:
+        return "its Deployment has made no pod yet"
+    if (why := jobs.explain_pod(pod)) is not None:
+        return why
+    return None if is_ready(pod) else f"pod {pod['metadata']['name']} is not ready yet"
+
+
+def _refused(pod: Json) -> Trouble | None:
+    ends = (jobs.terminated(pod, CONTAINER), jobs.last_terminated(pod, CONTAINER))
+    end = next((e for e in ends if e and e.get("exitCode") == EXIT_REFUSED), None)
+    return Trouble(reason=Reason.CANDIDATE_REFUSED, message=_words(end)) if end else None
+
+
+def _crash_loop(pod: Json) -> Trouble | None:
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    waiting: Json = next((c.get("state", {}).get("waiting", {}) for c in statuses if c["name"] == CONTAINER), {})
+    restarts = jobs.restarts(pod, CONTAINER)
+    if waiting.get("reason") != "CrashLoopBackOff" or restarts < MIN_RESTARTS:
+        return None
+    end = jobs.last_terminated(pod, CONTAINER) or {}
+    name = pod["metadata"]["name"]
+    why = f"{end.get('reason', 'Error')}, exit code {end.get('exitCode', '?')}"
+    words = _words(end)
+    message = f"pod {name} restarted {restarts} times ({why}){f': {words}' if words else ''}"
+    return Trouble(reason=Reason.CANDIDATE_CRASH_LOOPING, message=message[:700])
+
+
+def _words(end: Json) -> str:
+    """Return a termination message for people: the sentence of a result, else the tail of the log."""
+    text = str(end.get("message", "")).strip()
+    try:
+        return StepResult.model_validate_json(text).message[:600]
+    except ValidationError:
+        return text[-600:]
+
+
+def _unavailable_since(deployment: Json | None) -> datetime | None:
+    conditions = (deployment or {}).get("status", {}).get("conditions", [])
+    available = find_condition(conditions, "Available")
+    if available is None or available["status"] == "True" or "lastTransitionTime" not in available:
+        return None
+    return parse_time(available["lastTransitionTime"])

@@ -1,0 +1,189 @@
+"""The steps of a rollout: a pure machine over a copied plan.
+
+    step 0 ── candidate ready ──► 1 … n ── each step done ──► n+1 (100 %) ── in force ──► promoted
+       │                          │
+       └── candidate in trouble ──┴── proven worse, aborted, superseded ──► withdrawn (weight 0)
+
+A step wants a weight; the route read back says whether it has it. Nothing here lowers a weight: withdrawing is
+`endings`' part, and a candidate without ready pods gets no traffic whatever its step wants (`decide`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from luthier.api.conditions import Reason
+from luthier.api.modeldeployment import Analysis, AnalysisStep, Approve, ModelDeploymentSpec, Step
+
+DEFAULT_WEIGHTS = (1, 5, 10, 25, 50)
+
+
+def plan_of(spec: ModelDeploymentSpec) -> list[Step]:
+    """Return the steps that a rollout starting now will follow to its end."""
+    if spec.rollout.steps is not None:
+        return list(spec.rollout.steps)
+    return [step for weight in DEFAULT_WEIGHTS for step in (Step(set_weight=weight), Step(analysis=AnalysisStep()))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a rollout is. Step 0: not started; one more than there are steps: all traffic."""
+
+    step: int
+    weight: int
+    started_at: datetime
+    """When the step began."""
+    in_force_at: datetime | None = None
+    """When the gateway confirmed the weight; None: not yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a step is judged by."""
+
+    now: datetime
+    candidate: str
+    capacity: str | None
+    """Why no more traffic may come: pods of either side are not ready; None: all are."""
+    in_force: bool
+    """The route, read back, carries the position's weight and the gateway has accepted it."""
+    suspended: bool
+    approve: Approve | None
+    analysis: Analysis
+    outcome: Literal["Pass", "Fail", "Inconclusive", "Error"] | None
+    """Of the newest look; None: there was none."""
+    code: str = ""
+    message: str = ""
+    judged_step: int = 0
+    judged_since: datetime | None = None
+    """For which step, and since which weight's coming into force, the outcome was found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stay:
+    """The rollout waits at this step."""
+
+    reason: Reason
+    message: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiveUp:
+    """The step could not be decided in time, and the spec says to roll back then."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Where the rollout is after this pass, and why it is not further."""
+
+    position: Position
+    stay: Stay | GiveUp | None
+    """None: it has arrived, all traffic is on the candidate and in force."""
+
+
+def advance(plan: Sequence[Step], position: Position, facts: Facts) -> Move:
+    """Go as far as the facts allow; at most one change of weight, which has to be confirmed first."""
+    position = _confirm(position, facts)
+    while position.step <= len(plan):
+        stay = _judge(plan, position, facts)
+        if stay is not None:
+            return Move(position=position, stay=stay)
+        following = _enter(plan, position, facts.now)
+        if following.weight > position.weight and facts.capacity is not None:
+            stay = Stay(reason=Reason.ROLLING_OUT, message=f"{describe(plan, position)}: {facts.capacity}")
+            return Move(position=position, stay=stay)
+        if following.weight > position.weight and facts.outcome == "Error":
+            # Blind, nothing gains traffic; not even a first percent.
+            return Move(position=position, stay=_held_blind(plan, position, facts))
+        position = following
+    return Move(position=position, stay=_unconfirmed(plan, position, facts))
+
+
+def describe(plan: Sequence[Step], position: Position) -> str:
+    """Return where a rollout is, for people."""
+    if position.step == 0:
+        return "before the first step"
+    return f"step {position.step} of {len(plan) + 1}, {position.weight} %"
+
+
+def _confirm(position: Position, facts: Facts) -> Position:
+    if not facts.in_force:
+        return replace(position, in_force_at=None)
+    return position if position.in_force_at else replace(position, in_force_at=facts.now)
+
+
+def _enter(plan: Sequence[Step], position: Position, now: datetime) -> Position:
+    step = position.step + 1
+    wanted = 100 if step > len(plan) else plan[step - 1].set_weight
+    weight = position.weight if wanted is None else max(wanted, position.weight)
+    in_force_at = position.in_force_at if weight == position.weight else None
+    return Position(step=step, weight=weight, started_at=now, in_force_at=in_force_at)
+
+
+def _judge(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | GiveUp | None:
+    """Return why a step is not done, or None when it is."""
+    if facts.suspended:
+        return Stay(reason=Reason.SUSPENDED, message=f"{describe(plan, position)}: held, spec.suspend is true")
+    if position.step == 0:
+        return None
+    if (unconfirmed := _unconfirmed(plan, position, facts)) is not None:
+        return unconfirmed
+    step = plan[position.step - 1]
+    if step.pause is not None:
+        return _judge_pause(plan, position, step.pause.duration_seconds, facts)
+    if step.analysis is not None:
+        return _judge_analysis(plan, position, facts)
+    return None
+
+
+def _unconfirmed(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
+    if position.in_force_at is not None:
+        return None
+    message = f"{describe(plan, position)}: the gateway has not confirmed the weight yet"
+    return Stay(reason=Reason.ROLLING_OUT, message=message)
+
+
+def _held_blind(plan: Sequence[Step], position: Position, facts: Facts) -> Stay:
+    return Stay(reason=Reason.METRICS_UNAVAILABLE, message=f"{describe(plan, position)}: held; {facts.message}")
+
+
+def _judge_pause(plan: Sequence[Step], position: Position, seconds: int | None, facts: Facts) -> Stay | None:
+    where = describe(plan, position)
+    if seconds is None:
+        approve = facts.approve
+        if approve is not None and approve.revision == facts.candidate and approve.step == position.step:
+            return None
+        message = (
+            f"{where}: set spec.rollout.approve to {{revision: {facts.candidate}, step: {position.step}}} to go on"
+        )
+        return Stay(reason=Reason.WAITING_FOR_APPROVAL, message=message)
+    until = position.started_at + timedelta(seconds=seconds)
+    if facts.now >= until:
+        return None
+    return Stay(reason=Reason.ROLLING_OUT, message=f"{where}: paused for {seconds} s", until=until)
+
+
+def _judge_analysis(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | GiveUp | None:
+    where = describe(plan, position)
+    elapsed = facts.now - position.started_at
+    is_judged = facts.judged_step == position.step and facts.judged_since == position.in_force_at
+    if is_judged and facts.outcome == "Pass" and elapsed >= timedelta(seconds=facts.analysis.min_step_seconds):
+        return None
+    if facts.outcome == "Error":
+        stay = _held_blind(plan, position, facts)
+    elif facts.code == "BaselineUnhealthy":
+        stay = Stay(reason=Reason.BASELINE_UNHEALTHY, message=f"{where}: held; the stable itself is not healthy")
+    else:
+        stay = Stay(reason=Reason.ROLLING_OUT, message=f"{where}: analysis")
+    if elapsed < timedelta(seconds=facts.analysis.max_step_seconds):
+        return stay
+    late = f"{where}: not decided within maxStepSeconds={facts.analysis.max_step_seconds} ({facts.code})"
+    if facts.analysis.on_inconclusive == "Rollback":
+        return GiveUp(message=late)
+    return Stay(reason=Reason.ROLLOUT_HELD, message=f"{late}; held, and goes on when the analysis passes")
