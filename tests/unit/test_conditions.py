@@ -11,11 +11,14 @@ import lupa
 import pytest
 
 from luthier.api.conditions import ARGO_HEALTH, STATES, ConditionType, Reason
+from luthier.api.step_reasons import StepReason
 from luthier.status import SUMMARY, summarize
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-TREES = [ROOT / "operator" / "luthier", ROOT / "server_image" / "luthier_eval", ROOT / "trainer_image"]
+TREES = [ROOT / "operator" / "luthier", ROOT / "server_image", ROOT / "trainer_image"]
+REASON_COMES_FIRST = {"UserError", "StorageError", "RefusedError", "internal_error"}
+"""Calls whose first argument is a reason."""
 
 
 def conditions_of(state):
@@ -78,6 +81,9 @@ def _reason_values(node: ast.AST) -> Iterator[ast.expr]:
         for keyword in node.keywords:
             if keyword.arg == "reason":
                 yield from _branches(keyword.value)
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in REASON_COMES_FIRST and node.args:
+            yield from _branches(node.args[0])
     if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id.endswith("_REASON") for t in node.targets):
         yield from _branches(node.value)
 
@@ -89,13 +95,13 @@ def _branches(value: ast.expr) -> Iterator[ast.expr]:
 
 
 def test_every_reason_that_code_uses_is_documented():
-    known = set(Reason)
+    known = {*Reason, *StepReason}
     unknown = [f"{where} {reason}" for where, reason in _used_reasons() if reason not in known]
-    assert unknown == [], "add them to luthier.api.conditions.Reason with what a user should do"
+    assert unknown == [], "add them to Reason (or the images' StepReason) in luthier.api, with what a user should do"
 
 
 def test_reasons_are_pascal_case_facts_with_a_meaning():
-    for reason in Reason:
+    for reason in (*Reason, *StepReason):
         assert reason.value[0].isupper()
         assert reason.value.isalnum()
         assert reason.meaning.endswith(".")

@@ -7,7 +7,8 @@ No float appears in a spec: a decimal is a patterned string, parsed where it is 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -25,6 +26,18 @@ class KubeModel(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form as Kubernetes stores it: camelCase, absent instead of null."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Documented(StrEnum):
+    """A string constant with its meaning: `NAME = "Value", "what it means"`."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
 
 
 def cel(*rules: tuple[str, str]) -> dict[str, Any]:

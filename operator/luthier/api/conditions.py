@@ -1,32 +1,21 @@
 """Every condition type and reason, with its meaning, and the states that they form: data for code, docs and tests.
 
 A new reason is one line in `Reason`; a test reads the whole operator and the images' results for reasons that are
-missing here. `STATES` is rendered into docs/conditions.md and is the fixture of the conditions' tests.
+missing here and in `step_reasons`. `STATES` is rendered into docs/conditions.md and is the fixture of its tests.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal, cast
+
+from luthier.api.base import Documented
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 
-class _Documented(StrEnum):
-    """A string constant with its meaning."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str = "") -> _Documented:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
-
-
-class ConditionType(_Documented):
+class ConditionType(Documented):
     """The condition types. Reconciling and Stalled exist only when True, and never both."""
 
     RECONCILING = "Reconciling", "Work goes on, or something is awaited; nobody has to act unless the message says so."
@@ -39,7 +28,7 @@ class ConditionType(_Documented):
     EVALUATED = "Evaluated", "Evaluation: all cases were answered and judged, whatever the verdict."
 
 
-class Reason(_Documented):
+class Reason(Documented):
     """The reasons of conditions and events. Each is a fact, with what to do about it."""
 
     # Waiting: looked at again every 30 s without end.
@@ -85,13 +74,7 @@ class Reason(_Documented):
     PASSED = "Passed", "Every gate's whole interval satisfies it."
     GATES_FAILED = "GatesFailed", "At least one gate's whole interval violates it."
     INCONCLUSIVE = "Inconclusive", "No gate failed, but at least one interval lies on both sides of its bound."
-    # Evaluator (server_image/luthier_eval).
     EVALUATED = "Evaluated", "All cases were answered and judged."
-    INVALID_SUITE = "InvalidSuite", "A suite's file is missing, empty or has a broken row; the message names the line."
-    INVALID_SCHEMA = "InvalidSchema", "A metric's jsonSchema is not a JSON Schema."
-    ENGINE_NOT_READY = "EngineNotReady", "The engine beside the evaluator did not become ready in time."
-    ENGINE_FAILED = "EngineFailed", "The engine left cases unanswered after retries; no verdict is given."
-
     # Deployment.
     SERVING = "Serving", "Ready pods answer behind the gateway."
     INITIAL = "Initial", "The first revision: there was no stable one to compare with."
