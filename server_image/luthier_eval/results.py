@@ -25,6 +25,8 @@ from luthier_trainer.files import dump_json
 DETAILS_LIMIT = 3400
 """Bytes of the details; the rest of a termination message is for outcome, reason and message."""
 _MESSAGE_CHARS = 240
+_FEW_GATES = 12
+"""So many gates fit with the longest names."""
 _SUMMARY_CHARS = 512
 
 
@@ -101,13 +103,14 @@ def details(results: Results, rendered: str) -> EvalDetails:
     """Return what the operator copies to status, short enough for a termination message.
 
     When it is too long, first baselines that no gate names go, then suites that no gate names, then longer and
-    longer parts; verdict, summary and the digest of results.json always stay.
+    longer parts, and gates that passed; verdict, summary and the digest of results.json always stay.
     """
     named = {(gate.suite, gate.versus_baseline) for gate in results.config.gates}
     gated = {gate.suite for gate in results.config.gates}
     full = EvalDetails(
         verdict=results.verdict,
         summary=results.summary,
+        model_digest=results.config.model_digest,
         results_sha256=hashlib.sha256(rendered.encode()).hexdigest(),
         suites=tuple(_suite_details(suite) for suite in results.suites),
         gates=tuple(_gate_details(gate, _MESSAGE_CHARS) for gate in results.gates),
@@ -116,8 +119,10 @@ def details(results: Results, rendered: str) -> EvalDetails:
     gated_only = shorter.model_copy(update={"suites": tuple(s for s in shorter.suites if s.name in gated)})
     brief = gated_only.model_copy(update={"gates": tuple(_gate_details(gate, 60) for gate in results.gates)})
     no_suites = brief.model_copy(update={"suites": ()})
+    missed = tuple(_gate_details(gate, 60) for gate in results.gates if gate.outcome != "Passed")
+    missed_only = no_suites.model_copy(update={"gates": missed[:_FEW_GATES]})
     candidates = (full, shorter, gated_only, brief, no_suites)
-    return next((d for d in candidates if _fits(d)), no_suites.model_copy(update={"gates": ()}))
+    return next((d for d in candidates if _fits(d)), missed_only)
 
 
 def _fits(found: EvalDetails) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from pydantic import ValidationError
 
 from luthier_eval import gates, report, results
 from luthier_eval.cases import Case, Cases, build_request, read_cases
@@ -21,6 +22,8 @@ from luthier_eval.engine import Engine, Patience
 from luthier_eval.judge import judge_suite
 from luthier_eval.samples import SampleFile, run_key
 from luthier_eval.scoring import Scorer, scorer
+from luthier_trainer.artifact import MANIFEST, ArtifactManifest
+from luthier_trainer.errors import UserError
 from luthier_trainer.files import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ async def evaluate(config: EvalConfig, patience: Patience) -> EvalDetails:
         EngineNotReady: The engine did not start, or did not come back.
         EngineFailed: Cases are unanswered after all tries: there is no verdict.
     """
+    config = with_digests(config)
     gates.check_config(config)
     suites = [prepare_suite(suite) for suite in config.suites]
     output = Path(config.output_dir)
@@ -73,6 +77,23 @@ async def evaluate(config: EvalConfig, patience: Patience) -> EvalDetails:
     write_atomic(output / "report.html", report.render_report(found))
     write_atomic(output / "results.json", rendered)
     return results.details(found, rendered)
+
+
+def with_digests(config: EvalConfig) -> EvalConfig:
+    """Return the configuration with the digests of its artifact, where the operator did not know them.
+
+    The engine beside us has hashed the files against the same manifest before it loaded them.
+    """
+    if config.model_digest:
+        return config
+    path = Path(config.artifact_path) / MANIFEST
+    try:
+        manifest = ArtifactManifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        message = f"{path} is missing or cannot be read: the artifact is not complete, or not one of a FineTuneJob"
+        raise UserError("ArtifactIncomplete", message, field="target.artifactUri") from None
+    digests = {"model_digest": manifest.model_digest, "base_digest": manifest.base_digest}
+    return config.model_copy(update=digests)
 
 
 def prepare_suite(suite: SuiteConfig) -> Prepared:

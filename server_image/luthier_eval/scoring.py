@@ -17,7 +17,7 @@ Scorer = Callable[[str, str], float]
 """(answer, expected) -> score. An answer that the engine refused to give scores 0 without being asked about."""
 
 _WORD = re.compile(r"\w+")
-_SCHEMA_SECONDS = 2.0
+_SCHEMA_SECONDS = 0.5
 """A pattern in the schema may take for ever on an unlucky answer."""
 
 
