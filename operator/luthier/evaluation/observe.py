@@ -1,0 +1,94 @@
+"""All that an Evaluation's decision needs, read into one value. Chooses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from luthier import jobs
+from luthier.api.evaluation import EvaluationSpec, EvaluationStatus
+from luthier.draft import read_spec
+from luthier.evaluation.build import EVALUATE_ROLE, step_name
+from luthier.evaluation.target import find_target, used_claims
+from luthier.naming import ROLE_LABEL, child_name
+from luthier.plan import Json, Key
+from luthier.ports import Ports
+from luthier.report import REPORT_ROLE
+from luthier.resources import FINETUNEJOB, JOB, POD, PVC
+from luthier.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What there is, at one time. Jobs are in order of attempt."""
+
+    now: datetime
+    settings: Settings
+    fine_tune_job: Json | None = None
+    """The target's, when it names one that exists."""
+    missing_claims: tuple[str, ...] = ()
+    eval_jobs: tuple[Json, ...] = ()
+    report_jobs: tuple[Json, ...] = ()
+    pods: tuple[Json, ...] = ()
+
+    @property
+    def jobs(self) -> tuple[Json, ...]:
+        return (*self.eval_jobs, *self.report_jobs)
+
+
+def target_key(obj: Json, spec: EvaluationSpec) -> Key | None:
+    """Return the FineTuneJob that is judged, when one is named."""
+    reference = spec.target.fine_tune_job
+    if reference is None:
+        return None
+    return Key(kind=FINETUNEJOB.kind, namespace=obj["metadata"]["namespace"], name=reference.name)
+
+
+async def observe(obj: Json, ports: Ports) -> Observed:
+    """Read Jobs and pods from the store, the FineTuneJob from the watch, claims from the API server."""
+    spec = read_spec(EvaluationSpec, obj)
+    status = EvaluationStatus.model_validate(obj.get("status", {}))
+    uid = obj["metadata"]["uid"]
+    found = await _confirm_last(obj, status, ports.children.owned(uid, JOB), ports)
+    ended = status.completion_time is not None
+    job = None if ended else await _find_fine_tune_job(obj, spec, ports)
+    idle = not ended and not any(map(jobs.is_running, found))
+    return Observed(
+        now=ports.now,
+        settings=ports.settings,
+        fine_tune_job=job,
+        missing_claims=await _missing_claims(obj, spec, job, ports) if idle else (),
+        eval_jobs=_with_role(found, EVALUATE_ROLE),
+        report_jobs=_with_role(found, REPORT_ROLE),
+        pods=tuple(ports.children.owned(uid, POD)),
+    )
+
+
+async def _confirm_last(obj: Json, status: EvaluationStatus, found: list[Json], ports: Ports) -> list[Json]:
+    """Ask the API server for the last attempt's Job where the store lacks it: a late store must start no second one."""
+    if status.attempts == 0 or status.completion_time is not None:
+        return found
+    name = child_name(obj, step_name(status.attempts))
+    if any(job["metadata"]["name"] == name for job in found):
+        return found
+    live = await ports.reader.get(JOB, obj["metadata"]["namespace"], name)
+    return [*found, live] if live is not None else found
+
+
+def _with_role(found: list[Json], role: str) -> tuple[Json, ...]:
+    return tuple(sorted((j for j in found if j["metadata"]["labels"][ROLE_LABEL] == role), key=jobs.attempt_of))
+
+
+async def _find_fine_tune_job(obj: Json, spec: EvaluationSpec, ports: Ports) -> Json | None:
+    key = target_key(obj, spec)
+    if key is None:
+        return None
+    return ports.own.get(key) or await ports.reader.get(FINETUNEJOB, key.namespace, key.name)
+
+
+async def _missing_claims(obj: Json, spec: EvaluationSpec, job: Json | None, ports: Ports) -> tuple[str, ...]:
+    target = find_target(spec, job)
+    if target is None:
+        return ()
+    namespace = obj["metadata"]["namespace"]
+    return tuple([c for c in used_claims(spec, target) if await ports.reader.get(PVC, namespace, c) is None])
