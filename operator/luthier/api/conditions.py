@@ -75,6 +75,7 @@ class Reason(Documented):
     GATES_FAILED = "GatesFailed", "At least one gate's whole interval violates it."
     INCONCLUSIVE = "Inconclusive", "No gate failed, but at least one interval lies on both sides of its bound."
     EVALUATED = "Evaluated", "All cases were answered and judged."
+    ENGINE_FAILED = "EngineFailed", "The engine ended, or left cases unanswered after retries; no verdict is given."
     # Deployment.
     SERVING = "Serving", "Ready pods answer behind the gateway."
     INITIAL = "Initial", "The first revision: there was no stable one to compare with."
