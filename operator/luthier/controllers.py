@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from luthier.deployment.controller import DeploymentController
+from luthier.deployment.controller import ModelDeploymentController
 from luthier.evaluation.controller import EvaluationController
 from luthier.finetune.controller import FineTuneJobController
 from luthier.ports import Controller
@@ -15,6 +15,6 @@ def all_controllers() -> dict[str, Controller[Any]]:
     controllers: tuple[Controller[Any], ...] = (
         FineTuneJobController(),
         EvaluationController(),
-        DeploymentController(),
+        ModelDeploymentController(),
     )
     return {controller.resource.kind: controller for controller in controllers}
