@@ -1,0 +1,1 @@
+"""The API: three kinds as pydantic models, generated into CRDs."""
