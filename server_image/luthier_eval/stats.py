@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy
-from scipy import stats
+from scipy import special
 from scipy.optimize import brentq
 
 EXACT_BELOW = 30
@@ -76,8 +76,8 @@ def estimate_paired(won: int, lost: int, n: int, *, level: float) -> Estimate:
 
 def clopper_pearson(successes: int, n: int, *, tail: float) -> tuple[float, float]:
     """Return the exact interval whose two ends each err with probability `tail` at most."""
-    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, n - successes + 1))
-    high = 1.0 if successes == n else float(stats.beta.isf(tail, successes + 1, n - successes))
+    low = 0.0 if successes == 0 else float(special.betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(special.betainccinv(successes + 1, n - successes, tail))
     return low, high
 
 
@@ -105,7 +105,7 @@ def tango(won: int, lost: int, n: int, *, level: float, correction: float = 0.5)
         correction: Taken from the distance between count and expectation; 0.5 keeps the error below 1 - level
             where the plain interval's (0) is above it by a percent or two.
     """
-    z = float(stats.norm.isf((1 - level) / 2))
+    z = -float(special.ndtri((1 - level) / 2))
 
     def low_misses(difference: float) -> float:
         return tango_score(won, lost, n, difference, shift=-correction) - z
@@ -139,7 +139,7 @@ def _root(function: Callable[[float], float]) -> float:
 
 def mcnemar_p(won: int, lost: int) -> float:
     """Return the two-sided p of McNemar's exact test: are wins and losses equally likely?"""
-    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return min(1.0, 2 * float(special.bdtr(min(won, lost), won + lost, 0.5)))
 
 
 def smallest_passing_n(bound: float, *, level: float) -> int | None:
@@ -182,6 +182,8 @@ def _bounded_mean(values: Sequence[float], *, level: float, low: float, high: fl
 
 
 def _bca(values: Sequence[float], *, level: float) -> Estimate:
+    from scipy import stats  # takes two seconds to load, and most evaluations have no such metric
+
     found = stats.bootstrap(
         (numpy.asarray(values),),
         numpy.mean,
