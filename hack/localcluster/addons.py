@@ -3,6 +3,7 @@ Envoy Gateway, Prometheus. All of it is plain manifests, applied whole.
 """
 
 import hashlib
+import json
 import shutil
 import subprocess
 import tempfile
@@ -31,7 +32,7 @@ class Kubectl:
         return done.stdout
 
     def apply(self, manifest: str) -> None:
-        self("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
+        self("apply", "--server-side", "--force-conflicts", "--validate=false", "-f", "-", stdin=manifest)
 
     def wait(self, resource: str, condition: str, *, namespace: str = "default", seconds: int = 180) -> None:
         self("wait", resource, f"--for=condition={condition}", f"--namespace={namespace}", f"--timeout={seconds}s")
@@ -41,16 +42,23 @@ def apply_base(cluster: Cluster, kubectl: Kubectl) -> None:
     kubectl.apply(node.render("base.yaml") + "".join(_volumes(cluster)))
 
 
-def apply_prometheus(kubectl: Kubectl, image: SystemImage) -> None:
-    kubectl.apply(node.render("prometheus.yaml", image=image.reference))
+def apply_prometheus(kubectl: Kubectl, image: SystemImage, python: str) -> None:
+    kubectl.apply(node.render("prometheus.yaml", image=image.reference, python=python))
+    settings = {path.name: path.read_text() for path in (node.MANIFESTS / "prometheus").iterdir()}
+    where = {"name": "prometheus", "namespace": "monitoring"}
+    kubectl.apply(json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": where, "data": settings}))
 
 
 def apply_gateway(kubectl: Kubectl, chart: Path) -> None:
-    """Install Envoy Gateway from its rendered chart; the definitions first, since the rest is made of them."""
-    kubectl.apply((chart / "crds.yaml").read_text())
-    kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", "-", stdin=(chart / "crds.yaml").read_text())
-    kubectl.apply((chart / "rest.yaml").read_text())
+    """Install Envoy Gateway from its rendered chart, in the order in which the parts need each other."""
+    crds = (chart / "crds.yaml").read_text()
+    kubectl.apply(crds)
+    kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", "-", stdin=crds)
+    kubectl.apply((chart / "before.yaml").read_text())
     kubectl.apply(node.render("gateway-class.yaml"))
+    # Made by a Job of the chart. A pod that misses a Secret is tried again ever more seldom.
+    kubectl("wait", "secret/envoy-gateway", "--for=create", f"--namespace={GATEWAY_NAMESPACE}", "--timeout=180s")
+    kubectl.apply((chart / "deployments.yaml").read_text())
 
 
 def wait_until_up(kubectl: Kubectl) -> None:
@@ -83,14 +91,19 @@ def render_gateway_chart(images: Sequence[SystemImage], progress: Progress) -> P
             done = subprocess.run([*map(str, helm), *sets], capture_output=True, text=True)
         if done.returncode:
             raise ClusterError(f"Envoy Gateway's chart does not render: {done.stderr.strip()}")
-        documents = done.stdout.split("\n---\n")
-        crds = [document for document in documents if "\nkind: CustomResourceDefinition" in document]
-        rest = [document for document in documents if document not in crds]
         namespace = f"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {GATEWAY_NAMESPACE}"
-        write_atomically(folder / "crds.yaml", "\n---\n".join(crds))
-        write_atomically(folder / "rest.yaml", "\n---\n".join([namespace, *rest]))
+        files: dict[str, list[str]] = {"crds": [], "before": [namespace], "deployments": []}
+        for document in done.stdout.split("\n---\n"):
+            files[_part_of_chart(document)].append(document)
+        for name, documents in files.items():
+            write_atomically(folder / f"{name}.yaml", "\n---\n".join(documents))
 
     return deps.build_once(cache_root() / "charts" / f"envoy-gateway-{versions.ENVOY_GATEWAY}-{digest}", build)
+
+
+def _part_of_chart(document: str) -> str:
+    kind = next((line for line in document.splitlines() if line.startswith("kind: ")), "")
+    return {"kind: CustomResourceDefinition": "crds", "kind: Deployment": "deployments"}.get(kind, "before")
 
 
 def _volumes(cluster: Cluster) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 
@@ -24,6 +25,8 @@ A real Kubernetes on this machine, without a container engine.
 
 def main() -> int:
     arguments = _parser().parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # in the background, a shell has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         return int(arguments.run(arguments) or 0)
     except ClusterError as error:

@@ -126,7 +126,7 @@ def _start(cluster: Cluster, parts: Parts, progress: Progress) -> None:
         addons.apply_base(cluster, kubectl)
         node.start_recycler(cluster)
         prometheus = next(image for image in parts.images if image.name == "prometheus")
-        addons.apply_prometheus(kubectl, prometheus)
+        addons.apply_prometheus(kubectl, prometheus, images.BASE_REFERENCE)
         addons.apply_gateway(kubectl, parts.gateway_chart)
     with progress.step("Pods of the system ready"):
         addons.wait_until_up(kubectl)

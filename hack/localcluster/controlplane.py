@@ -133,12 +133,12 @@ def start(cluster: Cluster, programs: Path, progress: Progress) -> None:
             "kube-apiserver", [programs / "kube-apiserver", *_api_server_flags(cluster, endpoints)],
             pids=cluster.pids, logs=cluster.logs,
         )  # fmt: skip
-        _start_controllers(cluster, programs)
         pki.write_kubeconfig(cluster, pki.ADMIN, server=endpoints.server, path=cluster.kubeconfig)
         is_ready = Api(cluster.kubeconfig).is_ready
-        process.wait_for_service(
-            api_server, is_ready, seconds=120, what="the API server to be ready", logs=cluster.logs
-        )
+        what = "the API server to be ready"
+        process.wait_for_service(api_server, is_ready, seconds=120, what=what, logs=cluster.logs)
+        # Not before: the controller manager gives up after ten seconds without a healthy server.
+        _start_controllers(cluster, programs)
 
 
 def stop(cluster: Cluster) -> None:

@@ -17,6 +17,7 @@ from localcluster.progress import Progress
 from localcluster.state import REGISTRY, Cluster, cache_root, locked, write_atomically
 
 BASE = f"localhost/luthier/base:{versions.BASE}"
+BASE_REFERENCE = f"{REGISTRY}/luthier/base:{versions.BASE}"
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "libgomp1", "libnuma1")  # vLLM needs libnuma1
 PAUSE_SOURCE = Path(__file__).parent / "pause.c"
 
@@ -102,6 +103,8 @@ def system_images(progress: Progress) -> list[SystemImage]:
 
 def publish(images: list[SystemImage], cluster: Cluster, progress: Progress) -> None:
     """Build and push what the registry does not have yet."""
+    if not is_in_registry(path_in_registry(BASE)):
+        push(BASE, path_in_registry(BASE), cluster)
     for image in images:
         if is_in_registry(image.path):
             continue
