@@ -146,8 +146,7 @@ def _from_children(case: Case, wanted: str) -> Rejection | None:
     for revision in sorted(case.seen.revisions, key=lambda r: -r.number):
         if revision.hash != wanted:
             continue
-        deployment = case.seen.deployment(revision.name) or {"metadata": {}}
-        outcome, _, reason = deployment["metadata"].get("annotations", {}).get(OUTCOME_ANNOTATION, "").partition("/")
+        outcome, _, reason = (outcome_of(case.seen.deployment(revision.name)) or "").partition("/")
         if not is_rejecting(outcome, reason):
             return None
         return Rejection(name=revision.name, message=f"taken back earlier ({reason})", aborted=outcome == "Aborted")
@@ -159,6 +158,13 @@ def is_rejecting(outcome: str, reason: str) -> bool:
     return outcome == "RolledBack" or (outcome == "Aborted" and reason == Reason.ABORTED)
 
 
+def outcome_of(deployment: Json | None) -> str | None:
+    """Return what a Deployment remembers of its revision's end: `RolledBack/AnalysisFailed`."""
+    annotations = (deployment or {"metadata": {}})["metadata"].get("annotations", {})
+    found: str | None = annotations.get(OUTCOME_ANNOTATION)
+    return found
+
+
 def find_unfinished(case: Case) -> Revision | None:
     """Return a record of the wanted revision that no rollout has used up: its status write was lost."""
     stable = number_of(case.stable.name) if case.stable else 0
@@ -166,7 +172,6 @@ def find_unfinished(case: Case) -> Revision | None:
     for revision in reversed(case.seen.revisions):
         if revision.hash != case.wanted.hash or revision.number <= stable or revision.name in used:
             continue
-        deployment = case.seen.deployment(revision.name) or {"metadata": {}}
-        if OUTCOME_ANNOTATION not in deployment["metadata"].get("annotations", {}):
+        if outcome_of(case.seen.deployment(revision.name)) is None:
             return revision
     return None

@@ -296,8 +296,8 @@ def _shown_analysis(
     is_fresh = (
         old is not None and old.measured_at is not None and now - old.measured_at < timedelta(seconds=SHOW_SECONDS)
     )
-    if old is not None and is_fresh and old.outcome == reading.outcome and not has_moved:
-        return old.model_copy(update={"state": state})
+    if old is not None and is_fresh and old.outcome == reading.outcome and not remember:
+        return old
     return AnalysisStatus(
         outcome=reading.outcome,
         message=f"{reading.code}: {reading.message}"[:512],

@@ -19,7 +19,7 @@ from luthier.deployment.build import (
     build_route,
     build_service,
 )
-from luthier.deployment.case import Case
+from luthier.deployment.case import Case, outcome_of
 from luthier.deployment.observe import revision_of
 from luthier.deployment.revision import Revision, build_record
 from luthier.naming import child_name
@@ -141,7 +141,7 @@ def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
         replicas = _replicas(case, status, revision.name)
         if replicas is None:
             continue
-        outcome = _outcome(status, revision.name)
+        outcome = _outcome(case, status, revision.name)
         yield build_deployment(case.obj, revision, replicas=replicas, outcome=outcome)
         yield build_service(case.obj, revision)
 
@@ -182,9 +182,14 @@ def _retirements(case: Case, status: ModelDeploymentStatus) -> list[datetime]:
     return dues
 
 
-def _outcome(status: ModelDeploymentStatus, name: str) -> str | None:
+def _outcome(case: Case, status: ModelDeploymentStatus, name: str) -> str | None:
+    """Return how a revision's rollout ended, for its Deployment; what stands there outlives a lost history."""
+    if name in _in_use(status):
+        return None
     entry = next((e for e in status.history if e.revision == name), None)
-    return f"{entry.outcome}/{entry.reason}" if entry and entry.outcome != "Promoted" else None
+    if entry is None:
+        return outcome_of(case.seen.deployment(name))
+    return f"{entry.outcome}/{entry.reason}" if entry.outcome != "Promoted" else None
 
 
 def _outdated(case: Case, status: ModelDeploymentStatus) -> list[Ref]:

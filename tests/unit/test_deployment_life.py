@@ -1,0 +1,643 @@
+"""Whole lives of a ModelDeployment on a world in memory: `observe` and `decide` run unchanged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from servingworld import OTHER_DIGEST, Behaviour, Killed, World, passed_evaluation
+
+STEPS = [{"setWeight": 10}, {"analysis": {}}, {"setWeight": 50}, {"analysis": {}}]
+ANALYSIS = {"minSamples": 50, "intervalSeconds": 2, "metrics": [{"name": "ErrorRate"}]}
+
+
+def serving(**rollout) -> World:
+    """Return a world whose first revision serves all traffic."""
+    names = {metric["name"] for metric in rollout.get("analysis", ANALYSIS).get("metrics", [])}
+    world = World(rate=20, with_edges=bool(names & {"Latency", "LatencyCeiling"}))
+    analysis = {**ANALYSIS, **rollout.pop("analysis", {})}
+    world.spec(rollout={"steps": STEPS, "abortScaleDownDelaySeconds": 60, "analysis": analysis, **rollout})
+    world.settle()
+    assert world.condition("Ready") == "True/Initial"
+    world.run(20)
+    return world
+
+
+def entry(world: World) -> dict:
+    return world.status["history"][0]
+
+
+# First deployment
+
+
+def test_the_first_revision_gets_all_traffic_once_it_is_ready():
+    world = World(pods_become="pending")
+    world.settle()
+    assert world.condition("Ready") == "False/RollingOut"
+    assert world.condition("Serving") == "False/RollingOut"
+    assert world.weights() == {}
+    world.set_ready("r1", True)
+    world.settle()
+    assert world.weights() == {"r1": 100}
+    assert world.condition("Serving") == "True/Serving"
+    assert entry(world)["outcome"] == "Promoted"
+    assert entry(world)["reason"] == "Initial"
+    assert "rollout" not in world.status
+    assert world.status["stable"]["modelDigest"] == world.job["status"]["artifact"]["digest"]
+
+
+def test_a_settled_world_is_not_written_again():
+    world = serving()
+    writes = len(world.log)
+    world.tick(times=3)
+    assert len(world.log) == writes
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"job": None}, "Reconciling=WaitingForFineTuneJob"),
+        ({"evaluation": None}, "Reconciling=WaitingForEvaluation"),
+        ({"evaluation": passed_evaluation(verdict=None)}, "Reconciling=WaitingForEvaluation"),
+        ({"evaluation": passed_evaluation(verdict="Failed")}, "Stalled=EvaluationNotPassed"),
+        ({"evaluation": passed_evaluation(digest=OTHER_DIGEST)}, "Stalled=EvaluationDigestMismatch"),
+        ({"evaluation": passed_evaluation(servingProfile={"maxModelLen": 256})}, "Stalled=ServingProfileMismatch"),
+        ({"claims": frozenset({"models"})}, "Reconciling=WaitingForPersistentVolumeClaim"),
+    ],
+)
+def test_nothing_is_made_before_the_model_is_admitted(change, reason):
+    world = World(**change)
+    plan = world.settle()
+    type_, _, expected = reason.partition("=")
+    assert world.condition(type_) == f"True/{expected}"
+    assert world.condition("Ready") == f"False/{expected}"
+    assert world.children == {}
+    assert (plan.requeue_after == 30) == (type_ == "Reconciling")
+
+
+def test_an_evaluation_that_is_too_old_admits_nothing():
+    world = World()
+    world.spec(requireEvaluation={"maxAgeSeconds": 3600})
+    world.settle()
+    assert world.condition("Stalled") == "True/EvaluationTooOld"
+    assert "maxAgeSeconds" in world.message("Stalled")
+
+
+def test_a_digest_mismatch_shows_both_digests_short():
+    world = World(evaluation=passed_evaluation(digest=OTHER_DIGEST))
+    world.settle()
+    assert "sha256:cccccccccccc…" in world.message("Stalled")
+    assert "sha256:aaaaaaaaaaaa…" in world.message("Stalled")
+
+
+def test_another_profile_under_warn_is_an_event():
+    world = World(evaluation=passed_evaluation(servingProfile={"maxModelLen": 256}))
+    world.spec(requireEvaluation={"profileMatch": "Warn"})
+    world.settle()
+    assert world.condition("Ready") == "True/Initial"
+    [warning] = [e for e in world.events if e.reason == "ServingProfileMismatch"]
+    assert "maxModelLen 1024 served, 256 judged" in warning.message
+
+
+def test_an_artifact_uri_takes_its_digest_from_the_evaluation():
+    world = World(job=None)
+    world.spec(
+        model={"fineTuneJob": None, "artifactUri": "pvc://artifacts/a", "baseModelUri": "pvc://models/smol"},
+    )
+    world.settle()
+    assert world.status["stable"]["modelDigest"] == world.evaluation["status"]["modelDigest"]
+
+
+# Rollout
+
+
+def test_a_healthy_candidate_is_promoted_step_by_step():
+    world = serving()
+    world.successor()
+    seen = []
+    assert world.run(
+        600,
+        until=lambda: (
+            seen.append(world.weights().get("r2", 0))
+            or world.condition("Stalled")
+            or world.status["stable"]["name"].startswith("r2")
+        ),
+    )
+    assert list(dict.fromkeys(seen)) == [0, 10, 50, 100] or list(dict.fromkeys(seen)) == [10, 50, 100]
+    assert entry(world)["outcome"] == "Promoted"
+    assert world.condition("Ready") == "True/Promoted"
+    assert world.status["verdict"] == "Promoted(r2)"
+    assert world.replicas("r1") == 1  # stays for a way back
+    world.run(70)
+    assert world.replicas("r1") == 0
+    assert world.weights() == {"r2": 100}
+
+
+def test_a_breaching_candidate_is_taken_back_with_numbers():
+    world = serving()
+    world.behaviour["r2"] = Behaviour(errors=0.4)
+    world.successor()
+    assert world.run(300, until=lambda: "candidate" not in world.status)
+    assert world.weights() == {"r1": 100}
+    assert entry(world)["outcome"] == "RolledBack"
+    assert entry(world)["reason"] == "AnalysisFailed"
+    assert "errors" in entry(world)["message"]
+    assert "evidence" in entry(world)["message"]
+    assert entry(world)["metrics"][0]["candidateBad"] >= 3
+    assert entry(world)["breachSeenAt"] <= entry(world)["weightWrittenAt"]
+    assert world.status["verdict"].startswith("RolledBack(r2: errors ")
+    [event] = [e for e in world.events if e.reason == "RolledBack"]
+    assert event.type == "Warning"
+    assert "≥ 100" in event.message
+    assert world.condition("Serving") == "True/Serving"
+    assert world.condition("Stalled") == "True/RolledBack"
+    assert world.condition("Ready") == "False/RolledBack"
+    assert world.replicas("r2") == 1
+    world.run(70)
+    assert world.replicas("r2") == 0
+    assert world.status["rejected"].startswith("r2-")
+
+
+def test_a_breach_in_a_pause_is_seen_too():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(30)
+    assert world.condition("Ready") == "False/WaitingForApproval"
+    world.behaviour["r2"] = Behaviour(errors=0.5)
+    assert world.run(120, until=lambda: "candidate" not in world.status)
+    assert entry(world)["reason"] == "AnalysisFailed"
+
+
+def test_invalid_answers_are_a_breach():
+    world = serving(analysis={"metrics": [{"name": "FormatValidity"}]})
+    world.behaviour["r2"] = Behaviour(invalid=0.5)
+    world.successor()
+    assert world.run(300, until=lambda: "candidate" not in world.status)
+    assert "invalid answers" in entry(world)["message"]
+
+
+def test_answers_over_the_ceiling_are_a_breach():
+    world = serving(analysis={"metrics": [{"name": "LatencyCeiling", "ceilingSeconds": "3"}]})
+    world.behaviour["r2"] = Behaviour(seconds=5)
+    world.successor()
+    assert world.run(300, until=lambda: "candidate" not in world.status)
+    assert "over 3 s" in entry(world)["message"]
+
+
+def test_a_slower_candidate_is_a_breach_and_an_equal_one_passes():
+    steps = [{"setWeight": 50}, {"analysis": {}}]
+    slow = serving(steps=steps, analysis={"metrics": [{"name": "Latency"}]})
+    slow.behaviour["r2"] = Behaviour(seconds=1.6)
+    slow.successor()
+    assert slow.run(300, until=lambda: "candidate" not in slow.status)
+    assert entry(slow)["reason"] == "AnalysisFailed", entry(slow)
+    equal = serving(steps=steps, analysis={"metrics": [{"name": "Latency"}]})
+    equal.successor()
+    assert equal.run(300, until=lambda: "candidate" not in equal.status)
+    assert entry(equal)["outcome"] == "Promoted"
+
+
+def test_a_failing_stable_freezes_the_rollout():
+    world = serving()
+    world.behaviour["r1"] = world.behaviour["r2"] = Behaviour(errors=0.5)
+    world.successor()
+    world.run(200)
+    assert world.status["candidate"]["name"].startswith("r2")
+    assert world.weights()["r2"] == 10
+    assert world.condition("Ready") == "False/BaselineUnhealthy"
+
+
+def test_without_traffic_nothing_advances():
+    world = serving()
+    world.rate = 0
+    world.successor()
+    world.run(300)
+    assert world.weights() == {"r1": 90, "r2": 10}
+    assert world.status["verdict"] == "NotYet(0/50)"
+
+
+def test_an_undecided_step_is_held_or_rolled_back_as_the_spec_says():
+    for choice, expected in (("Hold", "False/RolloutHeld"), ("Rollback", "False/RolledBack")):
+        world = serving(analysis={"maxStepSeconds": 60, "onInconclusive": choice})
+        world.rate = 0
+        world.successor()
+        world.run(120)
+        assert world.condition("Ready") == expected
+        assert world.weights().get("r2", 0) == (10 if choice == "Hold" else 0)
+    assert entry(world)["reason"] == "AnalysisInconclusive"
+
+
+def test_the_plan_is_copied_at_the_start():
+    world = serving()
+    world.successor()
+    world.run(6)
+    world.spec(rollout={"steps": [{"setWeight": 90}]})
+    world.run(4)
+    assert [s.get("setWeight") for s in world.status["rollout"]["steps"]] == [10, None, 50, None]
+
+
+# Prometheus
+
+
+def test_without_prometheus_no_weight_is_given_and_nothing_fails():
+    world = serving()
+    world.prometheus_error = "Prometheus at http://nowhere:9090 cannot be reached"
+    world.successor()
+    world.run(60)
+    assert world.weights() == {"r1": 100}
+    assert world.condition("Ready") == "False/MetricsUnavailable"
+    assert "http://nowhere:9090" in world.message("Ready")
+    assert [e.reason for e in world.events].count("MetricsUnavailable") == 1
+    world.prometheus_error = None
+    assert world.run(300, until=lambda: world.status["stable"]["name"].startswith("r2"))
+
+
+def test_prometheus_that_dies_in_mid_rollout_holds_the_weight():
+    world = serving()
+    world.successor()
+    world.run(8)
+    assert world.weights()["r2"] == 10
+    world.prometheus_error = "down"
+    world.run(200)
+    assert world.weights()["r2"] == 10
+    assert world.condition("Ready") == "False/MetricsUnavailable"
+
+
+def test_pods_that_are_not_scraped_hold_the_weight():
+    world = serving()
+    world.successor()
+    world.run(8)
+    pod = next(name for name in world.pods if "-r2-" in name)
+    world.samples = [s for s in world.samples if s.labels["pod"] != pod]
+    world.pods[pod]["metadata"]["uid"] = "another"
+    scrape = world._scrape
+    world._scrape = lambda: (
+        scrape() or world.samples.__setitem__(slice(None), [s for s in world.samples if s.labels["pod"] != pod])
+    )
+    world.run(100)
+    assert world.status["rollout"]["analysis"]["message"].startswith("CoverageLow")
+    assert world.weights()["r2"] == 10
+
+
+# Pods
+
+
+def test_a_crash_looping_candidate_is_rejected_without_prometheus():
+    world = serving()
+    world.prometheus_error = "down"
+    world.pods_become = "pending"
+    world.successor()
+    world.run(4)
+    ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    world.set_ready("r2", False, restartCount=2, state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=ended)
+    world.settle()
+    assert entry(world)["reason"] == "CandidateCrashLooping"
+    assert "OOMKilled" in entry(world)["message"]
+    assert world.condition("Stalled") == "True/RolledBack"
+    assert world.condition("Serving") == "True/Serving"
+
+
+def test_weights_that_the_server_refuses_reject_the_candidate_in_its_own_words():
+    world = serving()
+    world.pods_become = "pending"
+    world.successor()
+    world.run(4)
+    said = {"outcome": "UserError", "reason": "BaseMismatch", "message": "the adapter was trained on another base"}
+    ended = {"terminated": {"exitCode": 11, "message": json.dumps(said)}}
+    world.set_ready("r2", False, restartCount=1, state={"running": {}}, lastState=ended)
+    world.settle()
+    assert entry(world)["reason"] == "CandidateRefused"
+    assert entry(world)["message"].startswith("the adapter was trained on another base")
+
+
+def test_a_candidate_that_never_gets_ready_is_rejected_at_the_deadline():
+    world = serving()
+    world.spec(progressDeadlineSeconds=60)
+    world.pods_become = "pending"
+    world.successor()
+    world.run(58)
+    assert "candidate" in world.status
+    world.run(10)
+    assert entry(world)["reason"] == "CandidateNotReady"
+    assert world.weights() == {"r1": 100}
+
+
+def test_a_first_revision_that_crashes_serves_nothing():
+    world = World(pods_become="pending")
+    world.settle()
+    world.set_ready("r1", False, restartCount=3, state={"waiting": {"reason": "CrashLoopBackOff"}})
+    world.settle()
+    assert world.condition("Serving") == "False/RolledBack"
+    assert world.condition("Stalled") == "True/RolledBack"
+    assert world.weights() == {}
+
+
+def test_a_candidate_without_ready_pods_loses_its_traffic_at_once_and_gets_it_back():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    assert world.weights()["r2"] == 25
+    world.set_ready("r2", False)
+    plan = world.tick()
+    assert world.weights() == {"r1": 100}
+    assert not plan.status_first
+    assert world.condition("Ready") == "False/NoReadyPods"
+    world.set_ready("r2", True)
+    world.settle()
+    assert world.weights()["r2"] == 25
+
+
+def test_weight_waits_for_all_pods_of_both_sides():
+    world = serving()
+    world.spec(replicas=2)
+    world.settle()
+    world.successor()
+    world.tick(times=2)
+    one = next(name for name in world.pods if "-r1-" in name)
+    world.pods[one]["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+    world.obj["status"]["rollout"]["step"] = 0
+    world.obj["status"]["rollout"]["weight"] = 0
+    world.tick()
+    assert world.status["rollout"]["step"] == 0
+    assert "1 of 2 pods of r1" in world.message("Ready")
+
+
+def test_traffic_is_not_moved_onto_a_stable_without_pods():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    world.set_ready("r1", False)
+    name = world.status["candidate"]["name"]
+    world.spec(rollout={"abort": {"revision": name}})
+    world.tick()
+    assert world.weights()["r2"] == 25
+    assert world.condition("Ready") == "False/BaselineUnhealthy"
+    world.set_ready("r1", True)
+    world.settle()
+    assert world.weights() == {"r1": 100}
+    assert entry(world)["outcome"] == "Aborted"
+
+
+# Acts
+
+
+def test_a_pause_without_duration_waits_for_the_approval_of_this_revision_and_step():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    name = world.status["candidate"]["name"]
+    assert world.condition("Reconciling") == "True/WaitingForApproval"
+    assert name in world.message("Ready")
+    for wrong in ({"revision": "r1-00000000", "step": 2}, {"revision": name, "step": 1}):
+        world.spec(rollout={"approve": wrong})
+        world.run(4)
+        assert world.condition("Reconciling") == "True/WaitingForApproval"
+    world.spec(rollout={"approve": {"revision": name, "step": 2}})
+    assert world.run(20, until=lambda: world.status["stable"]["name"] == name)
+
+
+def test_an_abort_withdraws_and_the_revision_stays_rejected_until_retry_names_it():
+    world = serving()
+    world.successor()
+    world.run(6)
+    name = world.status["candidate"]["name"]
+    world.spec(rollout={"abort": {"revision": name}})
+    world.settle()
+    assert world.weights() == {"r1": 100}
+    assert world.condition("Stalled") == "True/Aborted"
+    world.run(20)
+    assert "candidate" not in world.status
+    world.spec(rollout={"retry": {"revision": name}})
+    world.settle()
+    assert world.status["candidate"]["name"].startswith("r3-")
+    assert world.run(400, until=lambda: world.status["stable"]["name"].startswith("r3-"))
+
+
+def test_a_retry_left_in_the_spec_counts_once():
+    world = serving()
+    world.behaviour["r2"] = world.behaviour["r3"] = Behaviour(errors=0.5)
+    world.successor()
+    assert world.run(300, until=lambda: "rejected" in world.status)
+    world.spec(rollout={"retry": {"revision": world.status["rejected"]}})
+    world.settle()
+    assert world.run(300, until=lambda: "rejected" in world.status)
+    assert world.status["rejected"].startswith("r3-")
+    world.run(30)
+    assert "candidate" not in world.status
+
+
+def test_a_spec_changed_in_mid_rollout_supersedes_the_candidate():
+    world = serving()
+    world.successor()
+    world.run(6)
+    world.log.clear()
+    world.successor("sha256:" + "d" * 64, "tickets-3")
+    world.tick()
+    assert world.log.index("traffic") < world.log.index("status")
+    world.settle()
+    assert world.status["candidate"]["name"].startswith("r3-")
+    assert entry(world)["outcome"] == "Superseded"
+    assert world.weights().get("r2", 0) == 0
+
+
+def test_a_spec_that_is_the_stable_again_withdraws_the_candidate():
+    world = serving()
+    job, evaluation, spec = world.job, world.evaluation, world.obj["spec"]
+    world.successor()
+    world.run(6)
+    world.job, world.evaluation = job, evaluation
+    world.obj["spec"] = spec
+    world.settle()
+    assert entry(world)["outcome"] == "Aborted"
+    assert entry(world)["reason"] == "Reverted"
+    assert world.condition("Ready") == "True/Initial"
+
+
+def test_a_rejected_revision_comes_back_neither_by_itself_nor_by_a_detour():
+    world = serving()
+    world.behaviour["r2"] = Behaviour(errors=0.5)
+    world.successor()
+    assert world.run(300, until=lambda: "rejected" in world.status)
+    world.successor("sha256:" + "d" * 64, "tickets-3")
+    world.settle()
+    world.successor()
+    world.settle()
+    assert world.condition("Stalled") == "True/RolledBack"
+    assert world.status["rejected"].startswith("r2-")
+
+
+def test_suspend_freezes_but_a_rollback_still_works():
+    world = serving()
+    world.successor()
+    world.run(6)
+    world.spec(suspend=True)
+    world.run(200)
+    assert world.weights()["r2"] == 10
+    assert world.condition("Ready") == "False/Suspended"
+    world.behaviour["r2"] = Behaviour(errors=0.5)
+    assert world.run(200, until=lambda: "candidate" not in world.status)
+    assert entry(world)["reason"] == "AnalysisFailed"
+
+
+def test_settings_outside_the_hash_start_no_rollout():
+    world = serving()
+    world.spec(replicas=3, servedModelName="other", gateway={"hostnames": ["a.example"]})
+    world.settings = world.settings.model_copy(update={"server_image": "luthier/server:next"})
+    world.settle()
+    assert world.condition("Ready") == "True/Initial"
+    assert world.replicas("r1") == 3
+    assert world.status["url"] == "http://a.example/"
+    template = world.child("Deployment", "r1")["spec"]["template"]["spec"]
+    assert template["containers"][0]["image"] == "luthier/server:0.1.0"
+
+
+def test_server_options_start_a_rollout():
+    world = serving()
+    world.spec(server={"maxNumSeqs": 4})
+    world.settle()
+    assert world.status["candidate"]["name"].startswith("r2-")
+
+
+# Robustness
+
+
+def test_deleting_job_and_evaluation_later_takes_nothing_down():
+    world = serving()
+    world.job = world.evaluation = None
+    writes = len(world.log)
+    world.settle()
+    assert world.condition("Ready") == "True/Initial"
+    assert len(world.log) == writes
+
+
+def test_deleting_the_evaluation_in_mid_rollout_changes_nothing():
+    world = serving()
+    world.successor()
+    world.run(6)
+    world.job = world.evaluation = None
+    assert world.run(400, until=lambda: world.status["stable"]["name"].startswith("r2-"))
+
+
+def test_a_lost_status_is_rebuilt_and_nothing_is_rolled_out_again():
+    world = serving()
+    del world.obj["status"]
+    world.settle()
+    assert world.condition("Ready") == "True/Promoted"
+    assert world.status["stable"]["name"].startswith("r1-")
+    assert "candidate" not in world.status
+    assert world.weights() == {"r1": 100}
+
+
+def test_a_status_lost_in_mid_rollout_starts_the_rollout_over_with_the_same_revision():
+    world = serving()
+    world.successor()
+    world.run(8)
+    assert world.weights()["r2"] == 10
+    del world.obj["status"]
+    world.tick()
+    assert world.weights() == {"r1": 100}
+    assert world.status["stable"]["name"].startswith("r1-")
+    assert world.status["candidate"]["name"].startswith("r2-")
+    world.run(6)
+    assert world.weights()["r2"] == 10
+
+
+def test_a_rejection_survives_a_lost_status():
+    world = serving()
+    world.behaviour["r2"] = Behaviour(errors=0.5)
+    world.successor()
+    assert world.run(300, until=lambda: "rejected" in world.status)
+    world.settle()
+    del world.obj["status"]
+    world.settle()
+    assert world.condition("Stalled") == "True/RolledBack"
+    assert world.status["stable"]["name"].startswith("r1-")
+
+
+def test_a_rollback_whose_status_write_was_lost_is_finished():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    world.behaviour["r2"] = Behaviour(errors=0.6)
+    world.fail_at = "status after traffic"
+    with pytest.raises(Killed):
+        world.run(200)
+    assert "candidate" in world.status
+    assert world.weights() == {"r1": 100}
+    world.fail_at = None
+    world.prometheus_error = "down"
+    world.tick()
+    assert entry(world)["outcome"] == "RolledBack"
+    assert world.weights() == {"r1": 100}
+
+
+def test_an_operator_restart_in_mid_step_changes_nothing():
+    """Nothing is kept in memory: two worlds with the same seed, one of them rebuilt from JSON at every pass."""
+    ends = []
+    for restart in (False, True):
+        world = serving()
+        world.behaviour["r2"] = Behaviour(errors=0.1)
+        world.successor()
+        for _ in range(300):
+            world.run(2)
+            if restart:
+                world.obj = json.loads(json.dumps(world.obj))
+            if "candidate" not in world.status:
+                break
+        ends.append((entry(world)["outcome"], entry(world)["endedAt"], entry(world)["message"]))
+    assert ends[0] == ends[1]
+
+
+def test_more_traffic_is_in_status_before_it_is_in_the_route():
+    world = serving()
+    world.successor()
+    world.tick()
+    world.fail_at = "traffic"
+    with pytest.raises(Killed):
+        world.tick(times=3)
+    assert world.status["rollout"]["weight"] == 10
+    assert world.weights() == {"r1": 100}
+    world.fail_at = None
+    world.run(4)
+    assert world.weights()["r2"] == 10
+
+
+def test_a_weight_that_somebody_else_wrote_is_put_back():
+    world = serving()
+    world.successor()
+    world.run(6)
+    for backend in world.child("HTTPRoute")["spec"]["rules"][0]["backendRefs"]:
+        backend["weight"] = 50
+    world.tick()
+    assert world.weights() == {"r1": 90, "r2": 10}
+
+
+def test_a_route_that_no_gateway_accepts_is_waited_for():
+    world = World(gateway_accepts=False)
+    world.settle()
+    assert world.condition("Ready") == "False/RollingOut"
+    assert "has not confirmed" in world.message("Ready")
+    assert "stable" not in world.status
+
+
+def test_old_revisions_are_pruned_but_never_the_stable():
+    world = serving()
+    world.spec(revisionHistoryLimit=1, rollout={"steps": [{"setWeight": 50}], "abortScaleDownDelaySeconds": 0})
+    for n in range(2, 6):
+        world.successor("sha256:" + str(n) * 64, f"tickets-{n}")
+        assert world.run(60, until=lambda n=n: world.status["stable"]["name"].startswith(f"r{n}-"))
+        world.run(4)
+    kinds = sorted(kind for kind, _ in world.children)
+    assert kinds.count("ControllerRevision") == 2
+    assert kinds.count("Deployment") == 2
+    assert world.child("Deployment", "r5") is not None
+
+
+def test_a_rollout_writes_status_rarely():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {"durationSeconds": 300}}])
+    world.successor()
+    world.run(30)
+    before = world.status_writes
+    world.run(240)
+    assert world.status_writes - before <= 240 / 15 + 2
