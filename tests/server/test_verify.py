@@ -35,6 +35,16 @@ def test_what_is_as_configured_passes(models):
     assert len(verified.probes) == 1
 
 
+def test_digests_that_nobody_gave_are_those_of_luthier_json(models):
+    folder, _, _ = models
+    unknown = _config(models, base_digest="", model_digest=None)
+    assert verify(unknown).adapter == folder / "adapter"
+    (folder / "base" / "config.json").write_text('{"model_type": "other"}')
+    with pytest.raises(RefusedError) as error:
+        verify(unknown)
+    assert error.value.reason == "DigestMismatch"
+
+
 def test_a_base_without_an_adapter_passes(models):
     verified = verify(_config(models, adapter_path=None, model_digest=None))
     assert (verified.adapter, verified.probes) == (None, ())
