@@ -23,13 +23,16 @@ h1{margin:0;font-size:1.2rem}h2{margin:2rem 0 .5rem;font-size:1.2rem}p{margin:.4
 .verdict p{color:CanvasText}.wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
-td.number{white-space:nowrap;font-variant-numeric:tabular-nums}
+td{overflow-wrap:normal}td.number,td.Passed,td.Failed,td.Inconclusive{white-space:nowrap}
+td.number{font-variant-numeric:tabular-nums}
 .bar{position:relative;display:block;min-width:7rem;height:.7rem;border:1px solid var(--line);border-radius:3px}
 .bar i{position:absolute;top:0;bottom:0;background:#0969da99;min-width:2px}
 .bar u{position:absolute;top:-3px;bottom:-3px;width:2px;background:CanvasText}
 details{border:1px solid var(--line);border-radius:6px;padding:.4rem .8rem;margin:.5rem 0}summary{cursor:pointer}
 pre{white-space:pre-wrap;background:#8881;padding:.5rem;border-radius:4px;margin:.2rem 0 .8rem}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:.9rem}dd{margin:0}
+@media(max-width:40rem){table,tbody,tr,td{display:block}th,td:empty{display:none}tr{border-bottom:1px solid var(--line)}
+td,td.number{border:0;padding:.1rem 0;white-space:normal}}
+dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.1rem 1rem;font-size:.9rem}dd{margin:0}
 """
 
 
@@ -68,7 +71,9 @@ def _metric_rows(metric: MetricFound, target: str) -> str:
     rows = [_row(metric.name, f"<b>{escape(target)}</b>", metric.target, "")]
     for found in metric.baselines:
         p = "" if found.mcnemar_p is None else f" <small>(McNemar p = {found.mcnemar_p:.2g})</small>"
-        rows.append(_row("", escape(found.name), found.value, show(found.difference, points=True) + p))
+        rows.append(
+            _row("", escape(found.name), found.value, show(found.difference, points=True) + " for the target" + p)
+        )
     return "".join(rows)
 
 
