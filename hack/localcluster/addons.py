@@ -2,21 +2,14 @@
 Envoy Gateway, Prometheus. All of it is plain manifests, applied whole.
 """
 
-import hashlib
 import json
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from localcluster import deps, node, recycler, versions
+from localcluster import chart, node, recycler
 from localcluster.errors import ClusterError
 from localcluster.images import SystemImage
-from localcluster.progress import Progress
-from localcluster.state import Cluster, cache_root, write_atomically
-
-GATEWAY_NAMESPACE = "envoy-gateway-system"
+from localcluster.state import Cluster
 
 
 class Kubectl:
@@ -43,67 +36,40 @@ def apply_base(cluster: Cluster, kubectl: Kubectl) -> None:
 
 
 def apply_prometheus(kubectl: Kubectl, image: SystemImage, python: str) -> None:
-    kubectl.apply(node.render("prometheus.yaml", image=image.reference, python=python))
+    name = "monitoring"
     settings = {path.name: path.read_text() for path in (node.MANIFESTS / "prometheus").iterdir()}
-    where = {"name": "prometheus", "namespace": "monitoring"}
-    kubectl.apply(json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": where, "data": settings}))
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "prometheus", "namespace": name},
+        "data": settings,
+    }
+    # The settings first: a pod that misses them is tried again ever more seldom.
+    manifests = [
+        json.dumps(namespace),
+        json.dumps(config),
+        node.render("prometheus.yaml", image=image.reference, python=python),
+    ]
+    kubectl.apply("\n---\n".join(manifests))
 
 
-def apply_gateway(kubectl: Kubectl, chart: Path) -> None:
+def apply_gateway(kubectl: Kubectl, rendered: Path) -> None:
     """Install Envoy Gateway from its rendered chart, in the order in which the parts need each other."""
-    crds = (chart / "crds.yaml").read_text()
+    crds = (rendered / "crds.json").read_text()
     kubectl.apply(crds)
     kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", "-", stdin=crds)
-    kubectl.apply((chart / "before.yaml").read_text())
+    kubectl.apply((rendered / "before.yaml").read_text())
     kubectl.apply(node.render("gateway-class.yaml"))
-    # Made by a Job of the chart. A pod that misses a Secret is tried again ever more seldom.
-    kubectl("wait", "secret/envoy-gateway", "--for=create", f"--namespace={GATEWAY_NAMESPACE}", "--timeout=180s")
-    kubectl.apply((chart / "deployments.yaml").read_text())
+    # Made by a Job of the chart.
+    kubectl("wait", "secret/envoy-gateway", "--for=create", f"--namespace={chart.NAMESPACE}", "--timeout=180s")
+    kubectl.apply((rendered / "deployments.yaml").read_text())
 
 
 def wait_until_up(kubectl: Kubectl) -> None:
-    kubectl.wait("deployment/envoy-gateway", "Available", namespace=GATEWAY_NAMESPACE)
+    kubectl.wait("deployment/envoy-gateway", "Available", namespace=chart.NAMESPACE)
     kubectl.wait("gatewayclass/envoy", "Accepted")
     kubectl.wait("deployment/prometheus", "Available", namespace="monitoring")
-
-
-def render_gateway_chart(images: Sequence[SystemImage], progress: Progress) -> Path:
-    """Render Envoy Gateway's own chart once; it lies in the module that its binary is built from."""
-    reference = {image.name: image.reference for image in images}
-    settings = {
-        "global.images.envoyGateway.image": reference["envoy-gateway"],
-        "global.images.envoyProxy.image": reference["envoy"],
-        "topologyInjector.enabled": "false",  # a webhook for zones: we have one node
-        "deployment.envoyGateway.readinessProbe.periodSeconds": "1",
-    }
-    digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]
-
-    def build(folder: Path) -> None:
-        with tempfile.TemporaryDirectory() as temporary:
-            chart = Path(temporary) / "chart"
-            shutil.copytree(deps.envoy_gateway_chart(), chart, copy_function=shutil.copy)
-            values = (chart / "values.tmpl.yaml").read_text()
-            values = values.replace("${GatewayImage}", "set-below").replace("${GatewayImagePullPolicy}", "IfNotPresent")
-            chart.chmod(0o755)  # Go's module cache is read-only
-            (chart / "values.yaml").write_text(values)
-            helm = [deps.helm(progress), "template", "eg", chart, f"--namespace={GATEWAY_NAMESPACE}", "--include-crds"]
-            sets = [f"--set={key}={value}" for key, value in settings.items()]
-            done = subprocess.run([*map(str, helm), *sets], capture_output=True, text=True)
-        if done.returncode:
-            raise ClusterError(f"Envoy Gateway's chart does not render: {done.stderr.strip()}")
-        namespace = f"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {GATEWAY_NAMESPACE}"
-        files: dict[str, list[str]] = {"crds": [], "before": [namespace], "deployments": []}
-        for document in done.stdout.split("\n---\n"):
-            files[_part_of_chart(document)].append(document)
-        for name, documents in files.items():
-            write_atomically(folder / f"{name}.yaml", "\n---\n".join(documents))
-
-    return deps.build_once(cache_root() / "charts" / f"envoy-gateway-{versions.ENVOY_GATEWAY}-{digest}", build)
-
-
-def _part_of_chart(document: str) -> str:
-    kind = next((line for line in document.splitlines() if line.startswith("kind: ")), "")
-    return {"kind: CustomResourceDefinition": "crds", "kind: Deployment": "deployments"}.get(kind, "before")
 
 
 def _volumes(cluster: Cluster) -> list[str]:

@@ -5,7 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import addons, checks, controlplane, deps, images, network, node, process, state
+from localcluster import addons, chart, checks, controlplane, deps, images, network, node, process, state
 from localcluster.api import Api
 from localcluster.cgroups import Cgroup
 from localcluster.errors import ClusterError
@@ -27,7 +27,7 @@ class Parts:
     programs: Path
     coredns: Path
     images: list[images.SystemImage]
-    gateway_chart: Path
+    gateway: Path
 
 
 def fetch_parts(progress: Progress) -> Parts:
@@ -36,9 +36,9 @@ def fetch_parts(progress: Progress) -> Parts:
     with progress.step("CoreDNS, Envoy Gateway, Envoy, Helm, base image"):
         coredns = deps.coredns(progress)
         system = images.system_images(progress)
-        chart = addons.render_gateway_chart(system, progress)
+        gateway = chart.render(system, programs, progress)
         images.ensure_base(progress)
-    return Parts(programs=programs, coredns=coredns, images=system, gateway_chart=chart)
+    return Parts(programs=programs, coredns=coredns, images=system, gateway=gateway)
 
 
 def up(name: str, progress: Progress) -> Cluster:
@@ -127,7 +127,7 @@ def _start(cluster: Cluster, parts: Parts, progress: Progress) -> None:
         node.start_recycler(cluster)
         prometheus = next(image for image in parts.images if image.name == "prometheus")
         addons.apply_prometheus(kubectl, prometheus, images.BASE_REFERENCE)
-        addons.apply_gateway(kubectl, parts.gateway_chart)
+        addons.apply_gateway(kubectl, parts.gateway)
     with progress.step("Pods of the system ready"):
         addons.wait_until_up(kubectl)
 

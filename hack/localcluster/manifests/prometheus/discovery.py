@@ -1,7 +1,7 @@
 """Tells Prometheus which pods ask to be scraped: service discovery by HTTP, from the list of pods at each request.
 
-A pod asks by the annotations prometheus.io/scrape, port and path. Its targets carry `namespace`, `pod`, `pod_uid` and its
-labels `luthier.dev/NAME` as `luthier_dev_NAME`. Runs in Prometheus's own pod, with its service account.
+A pod asks by the annotations prometheus.io/scrape, port and path. Its target carries `namespace`, `pod`, `pod_uid` and
+the pod's labels `luthier.dev/NAME` as `luthier_dev_NAME`. Runs in Prometheus's own pod, with its service account.
 """
 
 import json
@@ -10,13 +10,14 @@ import ssl
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PODS = "https://kubernetes.default.svc/api/v1/pods?resourceVersion=0"  # from the API server's memory
 ASK = "prometheus.io/"
 
 
-def target(pod):
+def target(pod: dict[str, Any]) -> dict[str, Any] | None:
     """Give the target that a pod asks for; None where it asks for none or has no address to ask."""
     meta, status = pod["metadata"], pod["status"]
     asks = {key.removeprefix(ASK): value for key, value in meta.get("annotations", {}).items() if key.startswith(ASK)}
@@ -36,7 +37,7 @@ def target(pod):
 
 
 class Discovery(BaseHTTPRequestHandler):
-    def do_GET(self):
+    def do_GET(self) -> None:
         token = (ACCOUNT / "token").read_text()  # rotated by kubelet
         request = urllib.request.Request(PODS, headers={"Authorization": f"Bearer {token}"})
         authority = ssl.create_default_context(cafile=ACCOUNT / "ca.crt")
@@ -48,7 +49,7 @@ class Discovery(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         """A line for each second says nothing."""
 
 
