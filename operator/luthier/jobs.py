@@ -17,6 +17,7 @@ from enum import StrEnum
 from pydantic import ValidationError
 
 from luthier.api.conditions import Reason
+from luthier.api.step_reasons import StepReason
 from luthier.naming import ATTEMPT_LABEL
 from luthier.plan import Json, Ref
 from luthier.podspec import parse_quantity
@@ -96,7 +97,10 @@ def _judge_complete(pod: Json | None, container: str, at: datetime) -> Ending:
 
 
 def judge_result(result: StepResult, *, ended_at: datetime) -> Ending:
-    """Return what a step's own report means. A user error that names a field is final: the spec is immutable."""
+    """Return what a step's own report means.
+
+    A user error that names a field is final, since the spec is immutable: but for a full volume, which people mend.
+    """
     outcome = {
         "Succeeded": Outcome.SUCCEEDED,
         "UserError": Outcome.USER_ERROR,
@@ -107,11 +111,21 @@ def judge_result(result: StepResult, *, ended_at: datetime) -> Ending:
         outcome=outcome,
         reason=result.reason,
         message=result.message,
-        field=result.field,
-        final=result.outcome == "UserError" and result.field is not None,
+        field=spec_field(result.field),
+        final=result.field is not None and is_refusal(result),
         result=result,
         ended_at=ended_at,
     )
+
+
+def is_refusal(result: StepResult) -> bool:
+    """Say whether a step refused its input: only other data or another spec helps."""
+    return result.outcome == "UserError" and result.reason != StepReason.STORAGE_NOT_WRITABLE
+
+
+def spec_field(field: str | None) -> str | None:
+    """Return a field as users write it: steps name it from `spec` on."""
+    return field if field is None or field.startswith("spec.") else f"spec.{field}"
 
 
 def _judge_failed(pod: Json | None, container: str, failed: Json) -> Ending:

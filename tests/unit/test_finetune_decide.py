@@ -70,9 +70,8 @@ REUSED = step_result(
         },
     }
 )
-BAD_ROW = step_result(
-    "UserError", "InvalidRow", "pvc://data/tickets.jsonl:7: no messages", field="spec.dataset.sources[0]"
-)
+BAD_ROW = step_result("UserError", "InvalidRow", "pvc://data/tickets.jsonl:7: no messages", field="dataset.sources[0]")
+FULL = step_result("UserError", "StorageNotWritable", "free or enlarge the volume", field="workspace.claimName")
 NAN = step_result("UserError", "NumericalError", "the loss is NaN at step 12")
 
 
@@ -180,6 +179,13 @@ ROWS = {
         data=(complete(DATA),),
         pods=(ended_pod(DATA, result=step_result(details={"rows": "many"})),),
         succeeded=("False", "ResultMissing"),
+    ),
+    "a full volume is tried again: people mend it": Row(
+        data=(failed_by_rule(DATA, 1, age=4),),
+        pods=(ended_pod(DATA, exit_code=10, result=FULL),),
+        succeeded=("Unknown", "Retrying"),
+        requeue=6,
+        says="enlarge the volume",
     ),
     "the data Job crashed just now: a pause": Row(
         data=(failed(DATA, age=4),),

@@ -16,7 +16,6 @@ from luthier.api.evaluation import (
     MetricResult,
     SuiteResult,
 )
-from luthier.api.step_reasons import StepReason
 from luthier.draft import Draft
 from luthier.evaluation.build import ENGINE_CONTAINER, EVALUATOR_CONTAINER
 from luthier.evaluation.run import Run, attempt_step, find_attempt, what_ran
@@ -54,7 +53,7 @@ def record_attempt(run: Run) -> Plan | None:
     if ending.outcome == Outcome.SUCCEEDED:
         return _evaluated(run, job, ending)
     # The evaluator's own word that the suites are wrong: the same cases would be wrong again.
-    if ending.final or (ending.result is not None and ending.result.outcome == "UserError"):
+    if ending.final or (ending.result is not None and jobs.is_refusal(ending.result)):
         return _fail(run, ending.reason, ending.message, field=ending.field)
     return _give_up(run, ending)
 
@@ -71,9 +70,9 @@ def _judge_engine(run: Run, job: Json) -> Plan | None:
         return None
     said = _read_message(ended)
     if ended.get("exitCode") == EXIT_REFUSED:
-        reason = said.reason if said else StepReason.ENGINE_FAILED
+        reason = said.reason if said else Reason.ENGINE_FAILED
         message = said.message if said else "the engine refused the weights (exit code 11); see its log"
-        return _fail(run, reason, message, field=said.field if said else None, delete=(jobs.reference(job),))
+        return _fail(run, reason, message, delete=(jobs.reference(job),))
     restarts = jobs.restarts(pod, ENGINE_CONTAINER)
     if restarts <= run.spec.backoff_limit:
         return None
@@ -82,7 +81,7 @@ def _judge_engine(run: Run, job: Json) -> Plan | None:
         return _fail(run, Reason.OUT_OF_MEMORY, message, delete=(jobs.reference(job),))
     cause = said.message if said else f"exit code {ended.get('exitCode')}; see its log"
     message = f"the engine failed {restarts} times, the last time with: {cause}"
-    return _fail(run, StepReason.ENGINE_FAILED, message, delete=(jobs.reference(job),))
+    return _fail(run, Reason.ENGINE_FAILED, message, delete=(jobs.reference(job),))
 
 
 def _read_message(ended: Json) -> StepResult | None:

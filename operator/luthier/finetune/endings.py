@@ -38,7 +38,7 @@ def record_preparation(run: Run) -> Plan | None:
         return await_result(run, step)
     if ending.outcome == Outcome.SUCCEEDED:
         return _prepared(run, ending)
-    if ending.final or (ending.result is not None and ending.result.outcome == "UserError"):
+    if ending.final or (ending.result is not None and jobs.is_refusal(ending.result)):
         return _fail_preparation(run, ending.reason, ending.message, ending.field)
     return _give_up_preparing(run, ending)
 
