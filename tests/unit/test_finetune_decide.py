@@ -261,6 +261,14 @@ ROWS = {
         requeue=15,
         outcomes=("Infrastructure", "Running"),
     ),
+    "a former attempt that nobody saw end was lost, whatever its Job says": Row(
+        status=prepared(),
+        train=(complete(TRAIN), train_job(2)),
+        pods=(pod_of(train_job(2)),),
+        succeeded=("Unknown", "Training"),
+        requeue=15,
+        outcomes=("Infrastructure", "Running"),
+    ),
     "no node has room: pending, and why": Row(
         status=prepared(attempt()),
         train=(TRAIN,),
@@ -363,6 +371,13 @@ ROWS = {
     "the pause is over: attempt 2": Row(
         status=FIRST_LOST | {"conditions": [retrying(10)]},
         train=(failed_by_rule(TRAIN, 0),),
+        succeeded=("Unknown", "Pending"),
+        applied=(train_job(2)["metadata"]["name"],),
+        requeue=15,
+        outcomes=("Infrastructure", "Running"),
+    ),
+    "suspended in the pause and resumed: no second pause": Row(
+        status=FIRST_LOST | {"conditions": [condition("Training", "False", "Suspended")]},
         succeeded=("Unknown", "Pending"),
         applied=(train_job(2)["metadata"]["name"],),
         requeue=15,

@@ -34,12 +34,10 @@ def record_attempt(run: Run) -> Plan | None:
     job = find_attempt(run)
     if job is None or (jobs.is_deleting(job) and not jobs.is_finished(job)):
         return None
-    if not jobs.is_finished(job):
-        return _judge_engine(run, job)
     step = attempt_step(job)
     ending = judge_step(step, pods=run.seen.pods, reports=run.seen.report_jobs)
     if ending is None:
-        return None
+        return _judge_engine(run, job)
     if ending.outcome == Outcome.RESULT_LOST:
         return await_report(
             run.draft,

@@ -29,8 +29,6 @@ def _check_numbers(spec: FineTuneJobSpec) -> None:
         raise InvalidSpec(
             "spec.training.learningRate", f'{rate} is not between 0 and 1; use "auto" or for example "2e-4"'
         )
-    if float(spec.peft.dropout) >= 1:
-        raise InvalidSpec("spec.peft.dropout", f"{spec.peft.dropout} drops everything; use a value below 1")
     if float(spec.training.max_grad_norm) == 0:
         raise InvalidSpec("spec.training.maxGradNorm", 'with 0 no weight ever moves; use for example "1.0"')
 
