@@ -204,6 +204,13 @@ ROWS = {
         succeeded=("Unknown", "Preparing"),
         applied=(data_job(2)["metadata"]["name"],),
     ),
+    "the data Job crashed as often as backoffLimit allows: once more": Row(
+        spec={"backoffLimit": 1},
+        data=(failed(DATA, age=11),),
+        pods=(ended_pod(DATA, exit_code=3),),
+        succeeded=("Unknown", "Preparing"),
+        applied=(data_job(2)["metadata"]["name"],),
+    ),
     "the data Job crashed too often": Row(
         spec={"backoffLimit": 0},
         data=(failed(DATA, age=11),),

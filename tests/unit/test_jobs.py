@@ -85,6 +85,11 @@ ENDINGS = {
         [],
         ("Infrastructure", "PodLost", False),
     ),
+    "the Job's word of a disruption comes before the pod's exit code": (
+        failed_by_rule(JOB, 0),
+        [ended_pod(JOB, exit_code=10, result=USER_ERROR)],
+        ("Infrastructure", "PodLost", False),
+    ),
     "a disruption is known from the pod": (failed(JOB), [DISRUPTED], ("Infrastructure", "PodLost", False)),
     "preempted with a saved checkpoint is infrastructure": (
         failed_by_rule(JOB, 2),
