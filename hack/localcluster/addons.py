@@ -54,13 +54,13 @@ def apply_prometheus(kubectl: Kubectl, image: SystemImage, python: str) -> None:
     kubectl.apply("\n---\n".join(manifests))
 
 
-def apply_gateway(kubectl: Kubectl, rendered: Path) -> None:
+def apply_gateway(kubectl: Kubectl, rendered: Path, envoy: SystemImage) -> None:
     """Install Envoy Gateway from its rendered chart, in the order in which the parts need each other."""
     crds = (rendered / "crds.json").read_text()
     kubectl.apply(crds)
     kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", "-", stdin=crds)
     kubectl.apply((rendered / "before.yaml").read_text())
-    kubectl.apply(node.render("gateway-class.yaml"))
+    kubectl.apply(node.render("gateway-class.yaml", image=envoy.reference))
     # Made by a Job of the chart.
     kubectl("wait", "secret/envoy-gateway", "--for=create", f"--namespace={chart.NAMESPACE}", "--timeout=180s")
     kubectl.apply((rendered / "deployments.yaml").read_text())

