@@ -1,0 +1,195 @@
+"""When a look is a Pass and when it is not: no data, stale data, data of some pods, no comparison."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from factories import make_modeldeployment
+from luthier.api.modeldeployment import Analysis, ModelDeploymentSpec
+from luthier.deployment import analysis
+from luthier.deployment.analysis import Measured, Memory, Scene, choose_p95_edge, gates_of, read, threshold
+from luthier.deployment.counters import EDGES, edge_label
+from luthier.ports import Sample
+
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+SINCE = NOW - timedelta(seconds=100)
+PODS = {"candidate": ("uid-c", "a-r2-x"), "stable": ("uid-s", "a-r1-x")}
+
+
+def gating(*metrics):
+    spec = make_modeldeployment(rollout={"analysis": {"metrics": [*metrics]}})["spec"]
+    return gates_of(ModelDeploymentSpec.model_validate(spec))
+
+
+ERRORS = gating({"name": "ErrorRate"})
+
+
+def scene(**changes) -> Scene:
+    base = {
+        "now": NOW,
+        "interval_seconds": 5,
+        "scrape_seconds": 2,
+        "weight": 50,
+        "in_force_at": SINCE,
+        "candidate_prefix": "a-r2-",
+        "stable_prefix": "a-r1-",
+        "candidate_ready": (PODS["candidate"],),
+        "stable_ready": (PODS["stable"],),
+        "min_samples": 100,
+        "threshold": 100.0,
+    }
+    return Scene(**(base | changes))
+
+
+def samples(*, candidate=(200, 0), stable=(200, 0), age: float = 1.0, extra: dict[str, tuple[int, int]] | None = None):
+    """Return samples of 100 s in which counters grew evenly from 0 to (started, bad)."""
+    out = []
+    for side, (n, bad) in {"candidate": candidate, "stable": stable}.items():
+        uid, name = PODS[side]
+        rows = {("luthier_requests_started_total", ()): n, ("luthier_requests_total", ("outcome", "refused")): bad}
+        for edge, (c, s) in (extra or {}).items():
+            rows[("luthier_request_age_exceeded_total", ("edge", edge))] = c if side == "candidate" else s
+        for i in range(51):
+            at = SINCE.timestamp() + 2 * i - age
+            for (metric, label), end in rows.items():
+                labels = {"__name__": metric, "pod": name, "pod_uid": uid} | (dict([label]) if label else {})
+                out.append(Sample(labels=labels, value=round(end * i / 50), at=at))
+    return tuple(out)
+
+
+def begun(**changes) -> Memory:
+    return Memory(at=SINCE.timestamp(), **changes)
+
+
+def judge(measured: Measured, gates_=ERRORS, memory: Memory | None = None, **changes):
+    return read(memory or begun(), gates_, measured, scene(**changes))
+
+
+def test_enough_healthy_requests_pass():
+    reading = judge(Measured(samples=samples()))
+    assert reading.outcome == "Pass"
+    assert reading.metrics[0].candidate_started >= 190
+
+
+@pytest.mark.parametrize(
+    ("sentence", "measured", "changes", "code"),
+    [
+        ("no samples at all", Measured(), {}, "CoverageLow"),
+        ("stale samples", Measured(samples=samples(age=20)), {}, "CoverageLow"),
+        (
+            "a ready pod that is not scraped",
+            Measured(samples=samples()),
+            {"candidate_ready": (PODS["candidate"], ("uid-2", "a-r2-y"))},
+            "CoverageLow",
+        ),
+        ("too few requests", Measured(samples=samples(candidate=(60, 0))), {}, "NotYet(60/100)"),
+        ("a failing stable", Measured(samples=samples(candidate=(200, 60), stable=(200, 60))), {}, "BaselineUnhealthy"),
+        ("a stable without requests", Measured(samples=samples(stable=(0, 0))), {}, "NotYet"),
+        ("a weight that is not in force", Measured(samples=samples()), {"in_force_at": None}, "NotYet"),
+    ],
+)
+def test_no_pass(sentence, measured, changes, code):
+    reading = judge(measured, **changes)
+    assert reading.outcome == "Inconclusive", sentence
+    assert reading.code.startswith(code)
+
+
+def test_a_breach_is_a_fail_with_the_numbers_and_the_time():
+    reading = judge(Measured(samples=samples(candidate=(200, 80), stable=(200, 2))))
+    assert reading.outcome == "Fail"
+    assert reading.message.startswith("errors 4")
+    assert "≥ 100" in reading.message
+    assert SINCE < reading.failed_at < NOW
+    assert reading.memory.at == reading.failed_at.timestamp()  # what came later does not talk it away
+
+
+def test_a_query_that_failed_is_an_error_and_keeps_the_memory():
+    memory = begun(restarts=3)
+    reading = judge(Measured(error="Prometheus at http://x cannot be reached"), memory=memory)
+    assert (reading.outcome, reading.code) == ("Error", "MetricsUnavailable")
+    assert reading.memory == memory
+
+
+def test_replaying_in_two_passes_or_in_one_is_the_same():
+    measured = Measured(samples=samples(candidate=(200, 5), stable=(200, 4)))
+    once = judge(measured)
+    half = read(begun(), ERRORS, measured, scene(now=NOW - timedelta(seconds=50)))
+    stored = analysis.load(half.memory.dump())
+    twice = read(stored, ERRORS, measured, scene())
+    assert once.memory.evidence["ErrorRate"].totals == twice.memory.evidence["ErrorRate"].totals
+    assert once.metrics[0].evidence == twice.metrics[0].evidence
+
+
+def test_a_memory_of_many_pods_stays_within_its_limit():
+    from luthier.deployment.counters import PodCounters
+
+    pods = {f"{i:036d}": PodCounters(arm="stable", at=1.0, values={"started": 10**9}) for i in range(2000)}
+    text = Memory(at=1.0, pods=pods).dump()
+    assert len(text) < analysis.MEMORY_LIMIT
+    assert analysis.load(text) is not None
+
+
+def test_a_memory_that_nobody_understands_is_begun_anew():
+    assert analysis.load(None) is None
+    assert analysis.load("{}") is None
+    assert analysis.load("no json") is None
+    assert analysis.load(json.dumps({"v": 9})) is None
+
+
+def test_latency_compares_the_candidate_at_a_fifth_more():
+    [gate] = gating({"name": "Latency"})
+    assert gate.slower_edges == 2
+    edges = begun(edge=30).edges((gate,))
+    assert EDGES[edges.slow_candidate] / EDGES[edges.slow_stable] == pytest.approx(1.2)
+
+
+def test_latency_without_a_known_p95_neither_fails_nor_passes():
+    reading = judge(Measured(samples=samples()), gating({"name": "Latency"}))
+    assert reading.outcome == "Inconclusive"
+
+
+def test_latency_under_another_load_may_fail_but_never_pass():
+    gates_ = gating({"name": "Latency"})
+    memory = begun(edge=30, edge_at=NOW.timestamp())
+    slow = {edge_label(32): (150, 0), edge_label(30): (0, 10)}
+    failed = judge(
+        Measured(samples=samples(candidate=(200, 0), stable=(2000, 0), extra=slow)), gates_, memory, weight=10
+    )
+    assert failed.outcome == "Fail"
+    fast = {edge_label(32): (0, 0), edge_label(30): (0, 10)}
+    equal = judge(
+        Measured(samples=samples(candidate=(200, 0), stable=(2000, 0), extra=fast)), gates_, memory, weight=50
+    )
+    assert equal.code == "NotComparable"
+
+
+def test_latency_is_not_waited_for_where_it_cannot_be_compared():
+    gates_ = gating({"name": "ErrorRate"}, {"name": "Latency"})
+    memory = begun(edge=30, edge_at=NOW.timestamp())
+    reading = judge(Measured(samples=samples(stable=(2000, 0))), gates_, memory, weight=10)
+    assert reading.outcome == "Pass"
+    assert [m.outcome for m in reading.metrics] == ["Pass", "Inconclusive"]
+
+
+def test_the_p95_edge_needs_requests():
+    few = [Sample(labels={}, value=19, at=0), Sample(labels={"edge": edge_label(40)}, value=1, at=0)]
+    assert choose_p95_edge(few) is None
+    shares = {38: 20, 39: 10, 40: 6, 41: 4, 42: 0}
+    many = [Sample(labels={}, value=100, at=0)]
+    many += [Sample(labels={"edge": edge_label(i)}, value=v, at=0) for i, v in shares.items()]
+    assert choose_p95_edge(many) == 40
+
+
+def test_the_allowed_chance_is_shared_by_the_metrics():
+    assert threshold(Analysis(), 1) == 100
+    assert threshold(Analysis(), 5) == 500
+
+
+def test_the_default_metrics_follow_the_response_schema():
+    without = ModelDeploymentSpec.model_validate(make_modeldeployment(rollout=None)["spec"])
+    assert [g.name for g in gates_of(without)] == ["ErrorRate", "Latency"]
+    with_schema = ModelDeploymentSpec.model_validate(make_modeldeployment(rollout=None, responseSchema="{}")["spec"])
+    assert [g.name for g in gates_of(with_schema)] == ["ErrorRate", "Latency", "FormatValidity"]
