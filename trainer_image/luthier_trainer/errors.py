@@ -14,7 +14,15 @@ from pathlib import Path
 
 _STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 # torch and safetensors wrap the operating system's error in text of their own.
-_STORAGE_TEXTS = ("No space left on device", "Read-only file system", "Disk quota exceeded", "failed writing file")
+_STORAGE_TEXTS = (
+    "No space left on device",
+    "Read-only file system",
+    "Disk quota exceeded",
+    "failed writing file",
+    # What torch.save says instead, depending on the byte at which the disk was full.
+    "iostream error",
+    "inline_container.cc",
+)
 
 
 class UserError(Exception):

@@ -51,7 +51,7 @@ def training_arguments(config: TrainConfig, *, steps: int, store: CheckpointStor
         data_seed=config.seed,
         bf16=uses_bf16(config),
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing=config.gradient_checkpointing,
         average_tokens_across_devices=True,
         include_num_input_tokens_seen="non_padding",
         logging_steps=max(1, steps // _LOGGED_STEPS),
@@ -149,6 +149,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped 
                 written = Path(self.args.output_dir) / f"checkpoint-{step}"
                 (written / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
                 written.replace(path)
+                written.parent.rmdir()
             processes.barrier()
             self._seal(path, step)
         self._saved_step = step

@@ -1,0 +1,275 @@
+"""From JSONL to shards: what is dropped, refused, split and recorded."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from luthier_trainer.artifact import ArtifactManifest, digest_folder
+from luthier_trainer.errors import UserError
+from luthier_trainer.ingest import split_of
+from luthier_trainer.prepare import complete_details, prepare
+from trainer.samples import ticket_rows, write_jsonl
+
+
+def rows_of(config, split="train") -> list[list[int]]:
+    from safetensors.torch import load_file
+
+    tensors = load_file(Path(config.data_dir) / f"{split}.safetensors")
+    ids, offsets = tensors["input_ids"].tolist(), tensors["offsets"].tolist()
+    assert len(tensors["labels"]) == len(ids) == offsets[-1]
+    return [ids[a:b] for a, b in itertools.pairwise(offsets)]
+
+
+def decoded(tiny_model, config, split="train") -> list[str]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    return [tokenizer.decode(ids) for ids in rows_of(config, split)]
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rows_become_shards_in_their_order(tiny_model, tmp_path, prepare_config):
+    rows = ticket_rows(5)
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", rows))
+    details = prepare(config).details
+    texts = decoded(tiny_model, config)
+    assert len(texts) == details["train"] == 5
+    for row, text in zip(rows, texts, strict=True):
+        user, answer = (m["content"] for m in row["messages"])
+        assert text == f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>"
+    assert details["train_tokens"] == sum(map(len, rows_of(config)))
+
+
+def test_exact_duplicates_are_dropped_and_listed(tmp_path, prepare_config):
+    rows = ticket_rows(4)
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", [*rows, rows[1], {**rows[1], "id": 9}]))
+    details = prepare(config).details
+    assert (details["rows"], details["train"], details["duplicates"]) == (6, 4, 2)
+    assert read_jsonl(Path(config.data_dir) / "dropped.jsonl")[0] == {
+        "file": "pvc://data/a.jsonl",
+        "line": 5,
+        "reason": "Duplicate",
+        "detail": "same as pvc://data/a.jsonl:2",
+    }
+
+
+def test_duplicates_can_be_refused(tmp_path, prepare_config):
+    rows = ticket_rows(2)
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", [*rows, rows[0]]), exact_duplicates="Fail")
+    with pytest.raises(UserError, match=r"a.jsonl:3: the same row stands at pvc://data/a.jsonl:1"):
+        prepare(config)
+
+
+def test_long_rows_are_dropped_up_to_the_allowed_share(tmp_path, prepare_config):
+    rows = ticket_rows(19)
+    rows.append({"prompt": "x " * 100, "completion": "long"})
+    source = write_jsonl(tmp_path / "a.jsonl", rows)
+    config = prepare_config(source, render="Chat", max_length=64)
+    assert prepare(config).details["too_long"] == 1
+    dropped = read_jsonl(Path(config.data_dir) / "dropped.jsonl")
+    assert [(d["line"], d["reason"]) for d in dropped] == [(20, "TooLong")]
+    with pytest.raises(
+        UserError, match=r"1 of 20 rows \(5.0 %\) are longer than 64 tokens, the first at .*:20"
+    ) as error:
+        prepare(prepare_config(source, render="Chat", max_length=64, max_dropped_percent=4))
+    assert error.value.field == "dataset.checks.maxDroppedPercent"
+    with pytest.raises(UserError, match=r"raise training\.maxLength or shorten them"):
+        prepare(prepare_config(source, render="Chat", max_length=64, too_long="Fail"))
+
+
+def test_the_automatic_length_is_a_percentile_rounded_up_to_64(tmp_path, prepare_config):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(30)))
+    longest = prepare(config).details["max_length"]
+    assert longest == 64
+    assert max(map(len, rows_of(config))) <= longest
+
+
+def test_a_longer_limit_than_the_models_context_is_refused(tmp_path, prepare_config):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(3)), max_length=257)
+    with pytest.raises(UserError, match=r"training\.maxLength is 257, and the model has a context of 256"):
+        prepare(config)
+
+
+def test_splits_are_disjoint_whole_and_keyed(tmp_path, prepare_config):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(400)), validation_percent=10, test_percent=20)
+    details = prepare(config).details
+    assert details["train"] + details["validation"] + details["test"] == 400
+    assert 55 <= details["test"] <= 105
+    assert 20 <= details["validation"] <= 60
+    held_out = {row["messages"][0]["content"] for row in read_jsonl(Path(config.data_dir) / "test.jsonl")}
+    assert len(held_out) == details["test"]
+    moved = [split_of(row["messages"][:-1], config.model_copy(update={"split_seed": 1})) for row in ticket_rows(400)]
+    assert moved != [split_of(row["messages"][:-1], config) for row in ticket_rows(400)]
+
+
+def test_rows_with_the_same_question_stay_together(tmp_path, prepare_config):
+    source = tmp_path / "a.jsonl"
+    config = prepare_config(write_jsonl(source, []), validation_percent=40, test_percent=40)
+    questions = ({"role": "user", "content": f"question {i}"} for i in range(100))
+    question = next(q for q in questions if split_of([q], config) == "train")
+    write_jsonl(source, [{"messages": [question, {"role": "assistant", "content": f"answer {i}"}]} for i in range(40)])
+    details = prepare(config).details
+    assert (details["train"], details["validation"], details["test"]) == (40, 0, 0)
+
+
+def test_added_rows_do_not_move_old_ones(tmp_path, prepare_config):
+    def held_out(count):
+        rows = ticket_rows(count)
+        config = prepare_config(write_jsonl(tmp_path / "a.jsonl", rows), test_percent=30)
+        prepare(config)
+        return {row["messages"][0]["content"] for row in read_jsonl(Path(config.data_dir) / "test.jsonl")}
+
+    few, many = held_out(60), held_out(90)
+    assert few <= many
+
+
+def test_too_few_rows_are_refused(tmp_path, prepare_config):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(3)), min_examples=4)
+    with pytest.raises(UserError, match="3 of 3 rows are left to train on, and at least 4 are asked for") as error:
+        prepare(config)
+    assert error.value.field == "dataset.checks.minExamples"
+    assert not (Path(config.data_dir) / ".spool").exists()
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_is_refused(tmp_path, prepare_config, content):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"pvc://data/a.jsonl: no rows"):
+        prepare(prepare_config(tmp_path / "a.jsonl"))
+
+
+def test_wrong_rows_are_named_together_and_counted(tmp_path, prepare_config):
+    source = tmp_path / "a.jsonl"
+    good = json.dumps(ticket_rows(1)[0])
+    source.write_text(f"{good}\n" + "broken\n" * 7)
+    with pytest.raises(UserError) as error:
+        prepare(prepare_config(source))
+    assert error.value.message.startswith("pvc://data/a.jsonl:2: not JSON")
+    assert error.value.message.endswith("; and 2 more")
+    assert complete_details(tmp_path / "data") is None
+
+
+def test_mixed_rows_need_an_explicit_render(tmp_path, prepare_config):
+    rows = [*ticket_rows(2), {"prompt": "p", "completion": "c"}]
+    source = write_jsonl(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match=r"a.jsonl:3: messages and prompt/completion rows are mixed"):
+        prepare(prepare_config(source))
+    assert prepare(prepare_config(source, render="Chat")).details["train"] == 3
+
+
+def test_completions_are_raw_unless_asked_otherwise(tiny_model, tmp_path, prepare_config):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", [{"prompt": "ticket: ", "completion": "billing"}]))
+    prepare(config)
+    assert decoded(tiny_model, config) == ["ticket: billing<|im_end|>"]
+    assert json.loads((Path(config.data_dir) / "probes.json").read_text()) == []
+
+
+def test_the_same_inputs_give_the_same_bytes_anywhere(tmp_path, prepare_config):
+    digests = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        source = write_jsonl(folder / "a.jsonl", ticket_rows(40))
+        config = prepare_config(source, data_dir=str(folder / "data"), test_percent=20, job_uid=name)
+        digests.append(prepare(config).details["dataset_digest"])
+    assert digests[0] == digests[1]
+
+
+def test_a_complete_folder_is_used_again(tmp_path, prepare_config):
+    source = write_jsonl(tmp_path / "a.jsonl", ticket_rows(10))
+    config = prepare_config(source)
+    first = prepare(config)
+    marker = Path(config.data_dir) / "COMPLETE"
+    before = marker.stat().st_mtime_ns
+    assert prepare(config) == first
+    assert marker.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", ["marker gone", "shard cut", "other rows"])
+def test_a_folder_that_does_not_hold_these_inputs_is_made_anew(tmp_path, prepare_config, damage):
+    source = write_jsonl(tmp_path / "a.jsonl", ticket_rows(10))
+    config = prepare_config(source)
+    prepare(config)
+    data = Path(config.data_dir)
+    if damage == "marker gone":
+        (data / "COMPLETE").unlink()
+    elif damage == "shard cut":
+        (data / "train.safetensors").write_bytes(b"half")
+    else:
+        write_jsonl(source, ticket_rows(12))
+    details = prepare(config).details
+    assert len(rows_of(config)) == details["train"] == (12 if damage == "other rows" else 10)
+
+
+def test_probes_are_the_prompts_as_a_server_must_tokenise_them(tiny_model, tmp_path, prepare_config):
+    from transformers import AutoTokenizer
+
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(20)))
+    prepare(config)
+    probes = json.loads((Path(config.data_dir) / "probes.json").read_text())
+    assert len(probes) == 8
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for probe in probes:
+        ids = tokenizer.apply_chat_template(probe["messages"], add_generation_prompt=True, tokenize=True)["input_ids"]
+        assert list(ids) == probe["token_ids"]
+
+
+def test_the_report_counts_and_warns_and_quotes_no_row(tmp_path, prepare_config):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(60)), validation_percent=10, test_percent=10)
+    prepare(config)
+    text = (Path(config.data_dir) / "report.json").read_text()
+    report = json.loads(text)
+    assert report["rows"]["read"] == 60
+    assert sum(b["rows"] for b in report["tokens"]["histogram"]) == 60
+    assert {f["code"] for f in report["findings"]} == {"FewValidationRows", "FewTestRows", "LicenceNotDeclared"}
+    assert "ticket" not in text
+
+
+def test_an_artifact_of_the_same_inputs_is_found(tmp_path, prepare_config):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(10)))
+    details = prepare(config).details
+    artifact = Path(config.artifact_dir)
+    artifact.mkdir()
+    (artifact / "adapter_model.safetensors").write_bytes(b"weights")
+    manifest = ArtifactManifest(
+        model_digest=digest_folder(artifact, base_digest=details["base_digest"]),
+        base_digest=details["base_digest"],
+        base_uri="pvc://models/tiny",
+        dataset_digest=details["dataset_digest"],
+        training_digest=config.training_digest,
+        job_name="j",
+        job_uid="other",
+        lora_rank=8,
+        render="Chat",
+    )
+    (artifact / "luthier.json").write_text(manifest.model_dump_json())
+    again = prepare(config)
+    assert again.reason == "Reused"
+    assert again.details["reused"]["digest"] == manifest.model_digest
+    (artifact / "adapter_model.safetensors").write_bytes(b"other weights")
+    assert prepare(config).details["reused"] is None
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_complete(tmp_path, prepare_config, monkeypatch):
+    import luthier_trainer.shards as shards
+
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(400)))
+
+    class FullSpool(shards.Spool):
+        def __init__(self, folder):
+            super().__init__(folder)
+            self._ids.close()
+            self._ids = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - closed by the spool
+
+    monkeypatch.setattr("luthier_trainer.prepare.Spool", FullSpool)
+    with pytest.raises(UserError, match="No space left on device; free or enlarge the volume") as error:
+        prepare(config)
+    assert error.value.reason == "StorageNotWritable"
+    assert complete_details(Path(config.data_dir)) is None

@@ -1,0 +1,114 @@
+"""Each wrong row is refused with its file, its line and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import pytest
+
+from luthier_trainer import rows
+from luthier_trainer.config import Source
+from luthier_trainer.errors import UserError
+from luthier_trainer.rows import Place, Row, RowError, parse_row, read_rows, source_files
+
+PLACE = Place(file="pvc://data/train.jsonl", line=7)
+USER = {"role": "user", "content": "q"}
+ANSWER = {"role": "assistant", "content": "a"}
+
+
+def messages(*entries: object) -> bytes:
+    return json.dumps({"messages": list(entries)}).encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        pytest.param(b'{"messages": [', "not JSON", id="cut off"),
+        pytest.param(b"\xff\xfe", "not UTF-8", id="another encoding"),
+        pytest.param(b"[1]", "must be a JSON object", id="a list"),
+        pytest.param(b'{"text": "x"}', 'either "messages" or both', id="neither shape"),
+        pytest.param(b'{"prompt": "x"}', 'either "messages" or both', id="half a completion"),
+        pytest.param(b'{"messages": "x"}', "messages must be a list", id="messages as text"),
+        pytest.param(b'{"messages": []}', "messages must be a list with entries", id="no messages"),
+        pytest.param(messages(USER), "no assistant message", id="nothing to learn"),
+        pytest.param(messages(ANSWER, USER), "roles are assistant, user", id="answer before question"),
+        pytest.param(messages(USER, USER, ANSWER), "roles are user, user", id="two questions"),
+        pytest.param(messages(USER, ANSWER, USER), "roles are user, assistant, user", id="ends with a question"),
+        pytest.param(
+            messages(USER, {"role": "system", "content": "s"}, ANSWER), "at most one system first", id="late system"
+        ),
+        pytest.param(messages(USER, {"role": "bot", "content": "a"}), "allowed are system, user", id="unknown role"),
+        pytest.param(messages(USER, {"role": "assistant", "content": " "}), "content is empty", id="empty answer"),
+        pytest.param(messages(USER, {"role": "assistant"}), "content must be text", id="no content"),
+        pytest.param(messages(USER, {**ANSWER, "weight": 1}), "allowed are role and content", id="unknown key"),
+        pytest.param(messages(USER, 3), "must be an object with role and content", id="message is a number"),
+        pytest.param(b'{"prompt": "p", "completion": ""}', "completion is empty", id="empty completion"),
+        pytest.param(b'{"prompt": 1, "completion": "c"}', "prompt must be text, not a number", id="prompt is a number"),
+        pytest.param(b'{"prompt": "\\ud800", "completion": "c"}', "surrogate", id="half a character"),
+        pytest.param(b"[" * 200_000, "nested too deep", id="nesting bomb"),
+    ],
+)
+def test_a_wrong_row_is_refused_by_place_and_cause(line, problem):
+    with pytest.raises(RowError, match=problem) as caught:
+        parse_row(line, PLACE, "Auto")
+    assert str(caught.value).startswith("pvc://data/train.jsonl:7: ")
+
+
+@pytest.mark.parametrize(("source_format", "needed"), [("Messages", '"messages"'), ("Completion", '"completion"')])
+def test_a_row_of_another_format_than_declared_is_refused(source_format, needed):
+    other = b'{"prompt": "p", "completion": "c"}' if source_format == "Messages" else messages(USER, ANSWER)
+    with pytest.raises(RowError, match=f"format {source_format} needs .*{needed}"):
+        parse_row(other, PLACE, source_format)
+
+
+def test_other_keys_of_a_row_are_ignored():
+    row = parse_row(b'{"prompt": "p", "completion": "c", "id": 4}', PLACE, "Auto")
+    assert row.to_json() == {"prompt": "p", "completion": "c"}
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_and_have_blank_lines(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"prompt": "p", "completion": "c"}\n\n  \n{"prompt": "q", "completion": "c"}')
+    found = list(read_rows(Source(path=str(file), uri="pvc://d/a.jsonl")))
+    assert [row.place.line for row in found if isinstance(row, Row)] == [1, 4]
+
+
+def test_one_endless_line_is_refused_in_bounded_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 1 << 20)
+    file = tmp_path / "a.jsonl"
+    with file.open("wb") as target:
+        target.seek(200 << 20)
+        target.write(b"\n")
+    tracemalloc.start()
+    found = list(read_rows(Source(path=str(file), uri="pvc://d/a.jsonl")))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [str(e) for e in found] == ["pvc://d/a.jsonl:1: line is longer than 1 MiB; split the row"]
+    assert peak < 8 << 20
+
+
+def test_a_folder_is_read_in_the_order_of_names(tmp_path):
+    for name in ("b.jsonl", "a.jsonl", "notes.txt"):
+        (tmp_path / name).write_text("")
+    found = source_files(Source(path=str(tmp_path), uri="pvc://d/set/"))
+    assert [name for _, name in found] == ["pvc://d/set/a.jsonl", "pvc://d/set/b.jsonl"]
+
+
+@pytest.mark.parametrize("case", ["missing", "empty folder", "link out", "pipe"])
+def test_a_source_that_is_no_data_is_refused(tmp_path, case):
+    import os
+
+    home = tmp_path / "claim"
+    home.mkdir()
+    source = home
+    if case == "missing":
+        source = home / "none.jsonl"
+    elif case == "link out":
+        (tmp_path / "secret.jsonl").write_text("{}")
+        (home / "a.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    elif case == "pipe":
+        os.mkfifo(home / "a.jsonl")
+    with pytest.raises(UserError, match="pvc://d/x") as caught:
+        source_files(Source(path=str(source), uri="pvc://d/x"))
+    assert caught.value.field == "dataset.sources"
