@@ -175,6 +175,7 @@ class App:
 
     def _refresh(self) -> None:
         self.metrics.queue_depth.set(self.queue.depth())
+        self.metrics.working.set(self.queue.working())
         self.metrics.leader.set(1 if self.elector.may_write() else 0)
         self.metrics.show_conditions(self.own.all_objects())
         for resource, age in self._ages().items():

@@ -33,6 +33,7 @@ class Metrics:
         self.queue_depth = Gauge(
             "luthier_queue_depth", "Objects that are due and wait for a worker.", registry=self.registry
         )
+        self.working = Gauge("luthier_queue_working", "Objects that are being worked on.", registry=self.registry)
         self.leader = Gauge("luthier_leader", "1 while this replica holds the Lease.", registry=self.registry)
         self.watch_age = Gauge(
             "luthier_watch_age_seconds", "Since a watch was last heard of.", ["resource"], registry=self.registry

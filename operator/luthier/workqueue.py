@@ -59,6 +59,10 @@ class Schedule:
         """Count the keys that are due and wait for a worker."""
         return sum(1 for key, at in self._due.items() if at <= now and key not in self._working)
 
+    def working(self) -> int:
+        """Count the keys that are being worked on."""
+        return len(self._working)
+
     def add(self, key: Key, at: float) -> None:
         """Make a key due at a time; the earlier of two wins, but none undercuts its rest."""
         at = max(at, self._not_before.get(key, at))
@@ -139,6 +143,10 @@ class WorkQueue:
     def depth(self) -> int:
         """Count the keys that are due and wait for a worker."""
         return self._schedule.ready(_now())
+
+    def working(self) -> int:
+        """Count the keys that are being worked on."""
+        return self._schedule.working()
 
     async def work(self, run: Callable[[Key], Awaitable[Outcome]]) -> None:
         """Be one worker, for ever. A cancelled pass leaves its key in the queue."""

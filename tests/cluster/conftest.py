@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import ssl
 import subprocess
+import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,44 @@ def api(control_plane: ControlPlane, installed: None) -> Iterator[httpx.Client]:
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     with httpx.Client(base_url=cluster["server"], verify=_tls(cluster, user), trust_env=False, timeout=30) as client:
         yield client
+
+
+@pytest.fixture
+def namespace(api: httpx.Client) -> Iterator[str]:
+    """Yield the name of a new namespace, deleted afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    made = api.post("/api/v1/namespaces", json={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    assert made.status_code == 201, made.text
+    yield name
+    api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path):
+    """Return a function that starts `python -m luthier run` for the test's namespace; all are stopped afterwards.
+
+    Keywords are settings: `operator(workers=2)` sets LUTHIER_WORKERS=2. The output goes to a file beside the test.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(**settings: Any) -> subprocess.Popen[bytes]:
+        known = {"namespace": namespace, "watch_namespaces": namespace, "health_port": 0, "prometheus_url": ""}
+        variables = {f"LUTHIER_{name.upper()}": str(value) for name, value in (known | settings).items()}
+        with (tmp_path / f"operator-{len(processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "luthier", "run"],
+                env={**os.environ, **variables, "KUBECONFIG": str(control_plane.kubeconfig), "NO_PROXY": "127.0.0.1"},
+                stdout=log,
+                stderr=log,
+            )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        assert process.wait(timeout=30) in (0, -signal.SIGKILL), "the operator did not stop cleanly"
 
 
 def _tls(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
