@@ -21,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import kopf
+from kopf._core.engines.peering import Identity
 
 from luthier import kube
 from luthier.api.base import GROUP, VERSION
@@ -129,6 +130,7 @@ class Life:
             registry=self._registry(),
             settings=_settings(),
             standalone=True,
+            identity=Identity("luthier"),  # unused without peering; its default needs the user to have a name
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             stop_flag=self._stop,

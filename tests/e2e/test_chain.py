@@ -119,6 +119,7 @@ def test_events_read_like_sentences_with_numbers(told):
 def test_the_operator_logged_no_traceback(told):
     logs = told.story.kubectl("-n", "luthier-system", "logs", "deploy/luthier", "--tail=-1")
     assert "Traceback" not in logs
+    assert "kopf ended" not in logs
 
 
 def test_no_ticket_text_is_in_logs_events_or_status(told):
