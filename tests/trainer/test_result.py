@@ -109,3 +109,9 @@ def test_only_storage_errors_are_called_so(error, expected):
 def test_a_user_error_keeps_its_field():
     found = result.from_user_error(UserError("R", "m", field="training.epochs"))
     assert (found.outcome, found.field) == ("UserError", "training.epochs")
+
+
+def test_a_result_that_can_not_be_stored_is_still_told(tmp_path, termination_log):
+    (tmp_path / "file").write_text("not a folder")
+    assert result.publish_result(make_result("UserError", "disk full"), tmp_path / "file" / "result.json") == 10
+    assert json.loads(termination_log.read_text())["message"] == "disk full"

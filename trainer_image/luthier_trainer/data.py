@@ -47,6 +47,7 @@ class OrderedRows(Dataset):  # type: ignore[misc]  # torch is untyped here
 
     def __init__(self, shard: Shard, order: Sequence[int]) -> None:
         self._shard, self._order = shard, order
+        self.distinct = len(shard)
 
     def __len__(self) -> int:
         return len(self._order)

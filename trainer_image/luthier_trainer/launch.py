@@ -17,9 +17,9 @@ from pathlib import Path
 
 from luthier_trainer import monitor, result
 from luthier_trainer.config import CONFIG_ENV, StepResult, TrainConfig, TrainDetails
-from luthier_trainer.errors import UserError
+from luthier_trainer.errors import UserError, writing_to
 from luthier_trainer.published import find_artifact, read_manifest, refuse_occupied
-from luthier_trainer.rundir import RUN_DIR_ENV, RunDir
+from luthier_trainer.rundir import RUN_DIR_ENV, RunDir, die_with_parent
 
 _OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 logger = logging.getLogger(__name__)
@@ -30,14 +30,16 @@ def launch(config: TrainConfig) -> int:
     run = RunDir(path=Path(tempfile.mkdtemp(prefix="luthier-")))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: run.request_stop())
-    Path(config.result_path).unlink(missing_ok=True)  # an earlier attempt's word
+    result_path = Path(config.result_path)
     try:
+        with writing_to(result_path.parent, what="the result", field="workspace.claimName"):
+            result_path.unlink(missing_ok=True)  # an earlier attempt's word
         check_shape(config)
         outcome = _already_published(config) or _train(config, run)
     except UserError as error:
         outcome = result.from_user_error(error)
     shutil.rmtree(run.path)
-    return result.publish_result(outcome, Path(config.result_path))
+    return result.publish_result(outcome, result_path)
 
 
 def check_shape(config: TrainConfig) -> None:
@@ -82,7 +84,9 @@ def _run_workers(config: TrainConfig, run: RunDir) -> StepResult:
     if config.deepspeed is not None:
         remove_stale_build_locks()
     # A session of its own: a terminal's Ctrl-C must reach this process only, or torchrun would kill the workers.
-    process = subprocess.Popen(_command(config), env=_environment(config, run), start_new_session=True)
+    process = subprocess.Popen(
+        _command(config), env=_environment(config, run), start_new_session=True, preexec_fn=die_with_parent
+    )
     code = process.wait()
     if (outcome := run.read_outcome()) is not None:
         return outcome

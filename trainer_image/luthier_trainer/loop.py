@@ -99,7 +99,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped 
     ) -> None:
         steps = len(rows) // config.global_batch_size
         self.config, self.store, self.validation = config, store, validation
-        self.watch = Watch(config, run, steps=steps, has_validation=len(validation) > 0)
+        self.watch = Watch(config, run, steps=steps, rows=rows.distinct, has_validation=len(validation) > 0)
         self._saved_step = 0
         super().__init__(
             model=model,
@@ -125,6 +125,8 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped 
         summed = processes.sum_of(total.to(self.args.device))
         metrics = {"eval_loss": (summed[0] / summed[1]).item()}
         self.log(metrics)
+        # Takes the request back; without it the end of the run would evaluate once more.
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _validation_batches(self) -> Any:
@@ -184,11 +186,11 @@ def zero_stage(config: TrainConfig) -> int:
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
     """Decides after each step whether to stop, save or evaluate, and says how far the run is."""
 
-    def __init__(self, config: TrainConfig, run: RunDir, *, steps: int, has_validation: bool) -> None:
+    def __init__(self, config: TrainConfig, run: RunDir, *, steps: int, rows: int, has_validation: bool) -> None:
         self.stopped = False
         self.progress = ProgressReport(step=0, of=steps, epoch=0.0)
         self._config, self._run, self._has_validation = config, run, has_validation
-        self._rows = 0
+        self._steps_per_epoch = rows / config.global_batch_size
         self._evaluate_every = config.evaluate_every_steps or max(1, steps // _EVALUATIONS)
         self._started_at = self._saved_at = time.monotonic()
         self._first_step = self._first_tokens = 0
@@ -236,7 +238,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
                 **known,
                 "step": state.global_step,
                 "phase": phase,
-                "epoch": round(self._config.epochs * state.global_step / max(1, self.progress.of), 3),
+                "epoch": round(state.global_step / self._steps_per_epoch, 3),
                 "tokens_per_second": round(tokens / seconds, 1) if tokens and seconds else None,
                 "estimated_remaining_seconds": (
                     round((self.progress.of - state.global_step) * seconds / done) if done else None

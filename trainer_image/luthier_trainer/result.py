@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from luthier_trainer.files import write_atomic
 
 TERMINATION_LOG_ENV = "LUTHIER_TERMINATION_LOG"
 """Another path for the termination message; tests set it."""
+logger = logging.getLogger(__name__)
 _EXIT_CODES = {
     "Succeeded": EXIT_OK,
     "UserError": EXIT_USER_ERROR,
@@ -61,15 +63,19 @@ def shorten(result: StepResult) -> str:
 
 
 def publish_result(result: StepResult, result_path: Path | None) -> int:
-    """Write the result file and the termination message; return the exit code."""
+    """Write the termination message and the result file; return the exit code."""
     text = shorten(result)
-    if result_path is not None:
-        write_atomic(result_path, text)
     termination_log = Path(os.environ.get(TERMINATION_LOG_ENV, TERMINATION_LOG))
     # The kubelet bind-mounts this file: it can't be replaced by a rename, and outside a pod it isn't there.
     if termination_log.exists():
         termination_log.write_text(text, encoding="utf-8")
     print(text, flush=True)
+    if result_path is not None:
+        try:
+            write_atomic(result_path, text)
+        except OSError as error:
+            # The volume may be full, which may be the very result: it is already told by the message above.
+            logger.warning("the result could not be written to %s: %s", result_path, error)
     return exit_code(result)
 
 

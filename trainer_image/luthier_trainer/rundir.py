@@ -6,7 +6,9 @@ importing torch has no handler yet. A stop file can't be missed, and the worker 
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from pydantic import ValidationError
 from luthier_trainer.config import ProgressReport, StepResult
 
 RUN_DIR_ENV = "LUTHIER_RUN_DIR"
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +60,8 @@ class RunDir:
         partial = self.path / f".{name}"
         partial.write_text(text, encoding="utf-8")
         partial.replace(self.path / name)
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when its parent is killed: an orphan would go on writing checkpoints."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -5,12 +5,10 @@ Read it from `train` downwards; what each step means in detail stands in the mod
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -23,13 +21,12 @@ from luthier_trainer.config import CONFIG_ENV, StepResult, TrainConfig, TrainDet
 from luthier_trainer.errors import Superseded, UserError, writing_to
 from luthier_trainer.files import canonical_json
 from luthier_trainer.prepare import complete_details
-from luthier_trainer.rundir import RunDir
+from luthier_trainer.rundir import RunDir, die_with_parent
 
 if TYPE_CHECKING:
     from luthier_trainer.checkpoint import CheckpointStore
     from luthier_trainer.loop import AdapterTrainer
 
-_PR_SET_PDEATHSIG = 1
 _FREE_TO_CHANGE = {
     "attempt", "model_path", "data_dir", "checkpoint_dir", "artifact_dir", "result_path", "image", "progress_port",
     "checkpoint_interval_seconds", "checkpoint_keep", "job_name",
@@ -94,6 +91,8 @@ def train(config: TrainConfig, run: RunDir) -> StepResult | None:
     processes.barrier()  # nobody reads checkpoints before rank 0 has cleaned up
     newest = store.newest(world_size=config.num_processes, zero_stage=loop.zero_stage(config))
     resumed_from = newest.marker.step if newest else 0
+    if processes.any_of([run.is_stop_requested()], arguments.device)[0]:
+        return _preempted(resumed_from, steps)
     trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
     if trainer.watch.stopped:
         return _preempted(trainer.state.global_step, steps)
@@ -138,9 +137,8 @@ def is_first_rank() -> bool:
 
 
 def _preempted(step: int, steps: int) -> StepResult:
-    return StepResult(
-        outcome="Preempted", reason="Preempted", message=f"stopped at step {step} of {steps}; a checkpoint is saved"
-    )
+    saved = "a checkpoint is saved" if step else "nothing was trained yet"
+    return StepResult(outcome="Preempted", reason="Preempted", message=f"stopped at step {step} of {steps}; {saved}")
 
 
 def _finish(
@@ -186,7 +184,7 @@ def _newest(log_history: list[dict[str, Any]], name: str) -> float | None:
 
 def main() -> int:
     """Train, and leave the outcome where the wrapper finds it."""
-    _die_with_torchrun()
+    die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     rank, run = int(os.environ["RANK"]), RunDir.from_environment()
     sys.excepthook = _crash_recorder(rank, run)
@@ -200,11 +198,6 @@ def main() -> int:
         return 0
     run.write_outcome(rank, outcome)
     return result.exit_code(outcome)
-
-
-def _die_with_torchrun() -> None:
-    """Let the kernel end this process when torchrun is killed: an orphan would go on writing checkpoints."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _crash_recorder(
