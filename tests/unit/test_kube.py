@@ -1,0 +1,55 @@
+"""Paths, and how the server's refusals are read."""
+
+import pytest
+
+from luthier import kube
+from luthier.errors import ApiError, Conflict, NotFound, Throttled
+from luthier.resources import DEPLOYMENT, FINETUNEJOB, POD
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        ((POD, "team"), "/api/v1/namespaces/team/pods"),
+        ((POD, None), "/api/v1/pods"),
+        ((DEPLOYMENT, "team", "x"), "/apis/apps/v1/namespaces/team/deployments/x"),
+        ((FINETUNEJOB, "t", "x", "status"), "/apis/luthier.dev/v1alpha1/namespaces/t/finetunejobs/x/status"),
+    ],
+)
+def test_paths(arguments, path):
+    assert kube._path(*arguments) == path
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "retry_after"),
+    [
+        (404, {}, NotFound, None),
+        (409, {}, Conflict, None),
+        (429, {"Retry-After": "7"}, Throttled, 7.0),
+        (429, {}, Throttled, 1.0),
+        (503, {"Retry-After": "2"}, Throttled, 2.0),
+        (503, {}, ApiError, None),
+        (503, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, ApiError, None),
+        (422, {}, ApiError, None),
+    ],
+)
+def test_errors_by_status(status, headers, kind, retry_after):
+    error = kube._error(status, b'{"kind":"Status","message":"no","reason":"Why"}', headers)
+    assert type(error) is kind
+    assert (error.status, error.message, error.reason, error.retry_after) == (status, "no", "Why", retry_after)
+
+
+@pytest.mark.parametrize("body", [b"<html>bad gateway</html>", b"", b"[1]", b"\xff\xfe"])
+def test_a_reply_that_is_no_status_is_still_an_error(body):
+    assert kube._error(502, body, {}).status == 502
+
+
+def test_an_error_in_a_watch_is_raised_with_its_code():
+    with pytest.raises(ApiError) as caught:
+        kube._watch_event(b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired"}}')
+    assert caught.value.status == 410
+
+
+def test_managed_fields_are_dropped():
+    kind, obj = kube._watch_event(b'{"type":"ADDED","object":{"metadata":{"name":"x","managedFields":[{}]}}}')
+    assert (kind, obj) == ("ADDED", {"metadata": {"name": "x"}})

@@ -1,0 +1,74 @@
+"""Errors become conditions and retries in one table; a run that has ended stays ended."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from factories import make_finetunejob, make_modeldeployment
+from luthier import status
+from luthier.errors import ApiError, Conflict, InvalidSpec, NameConflict, NotFound, NotLeader, Throttled, Unreachable
+from luthier.reconcile import Verdict, has_ended, judge, told
+from luthier.workqueue import Done, Retry
+
+T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "mark", "reason"),
+    [
+        (InvalidSpec("spec.output", "no such claim"), Done(), "Stalled", "InvalidSpec"),
+        (InvalidSpec("spec.model", "is RWO", reason="ClaimNotShareable"), Done(), "Stalled", "ClaimNotShareable"),
+        (NameConflict("taken"), Done(), "Stalled", "NameConflict"),
+        (Conflict(409, "changed"), Retry(), None, ""),
+        (Throttled(429, "slow down", retry_after=7), Retry(not_before_seconds=7), None, ""),
+        (ApiError(403, "exceeded quota"), Retry(), "Reconciling", "Refused"),
+        (ApiError(422, "invalid port"), Retry(), "Reconciling", "Refused"),
+        (NotFound(404, "gone"), Retry(), "Reconciling", "Refused"),
+        (ApiError(500, "etcd"), Retry(), None, ""),
+        (Unreachable("reset"), Retry(), None, ""),
+        (NotLeader("no"), Retry(), None, ""),
+        (KeyError("spec"), Retry(), "Reconciling", "InternalError"),
+        (TimeoutError(), Retry(), "Reconciling", "InternalError"),
+    ],
+)
+def test_what_follows_from_an_error(error, outcome, mark, reason):
+    verdict = judge(error)
+    assert (verdict.outcome, verdict.mark, verdict.reason) == (outcome, mark, reason)
+
+
+def test_the_message_names_the_field_or_the_servers_words():
+    assert judge(InvalidSpec("spec.output", "no such claim")).message == "spec.output: no such claim"
+    assert "exceeded quota" in judge(ApiError(403, "exceeded quota", reason="Forbidden")).message
+
+
+STALL = Verdict(outcome=Done(), mark="Stalled", reason="InvalidSpec", message="spec: wrong")
+
+
+def test_an_error_is_told_beside_all_that_was_known():
+    obj = make_finetunejob(generation=3, status={"observedGeneration": 2, "resumeCount": 4, "conditions": []})
+    new = told(obj, STALL, T0)
+    assert new["resumeCount"] == 4
+    assert new["observedGeneration"] == 3
+    assert status.is_true(new["conditions"], "Stalled")
+    assert status.find_condition(new["conditions"], "Succeeded")["status"] == "False"
+    assert obj["status"]["conditions"] == []
+
+
+def test_telling_the_same_again_changes_nothing():
+    obj = make_finetunejob()
+    once = told(obj, STALL, T0)
+    assert told({**obj, "status": once}, STALL, T0.replace(year=2027)) == once
+
+
+def ended(value, generation=1):
+    condition = {"type": "Succeeded", "status": value, "observedGeneration": generation}
+    return make_finetunejob(generation=1, status={"conditions": [condition]})
+
+
+def test_a_run_has_ended_when_its_summary_says_so_for_this_generation():
+    assert has_ended(ended("True"))
+    assert has_ended(ended("False"))
+    assert not has_ended(ended("Unknown"))
+    assert not has_ended(ended("False", generation=0))
+    assert not has_ended(make_finetunejob())
+    assert not has_ended(make_modeldeployment(status={"conditions": [{"type": "Ready", "status": "True"}]}))
