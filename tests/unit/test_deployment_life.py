@@ -202,7 +202,7 @@ def test_a_failing_stable_freezes_the_rollout():
     world = serving()
     world.behaviour["r1"] = world.behaviour["r2"] = Behaviour(errors=0.5)
     world.successor()
-    world.run(200)
+    world.run(60)
     assert world.status["candidate"]["name"].startswith("r2")
     assert world.weights()["r2"] == 10
     assert world.condition("Ready") == "False/BaselineUnhealthy"
@@ -212,7 +212,7 @@ def test_without_traffic_nothing_advances():
     world = serving()
     world.rate = 0
     world.successor()
-    world.run(300)
+    world.run(60)
     assert world.weights() == {"r1": 90, "r2": 10}
     assert world.status["verdict"] == "NotYet(0/50)"
 
@@ -222,7 +222,7 @@ def test_an_undecided_step_is_held_or_rolled_back_as_the_spec_says():
         world = serving(analysis={"maxStepSeconds": 60, "onInconclusive": choice})
         world.rate = 0
         world.successor()
-        world.run(120)
+        world.run(74)
         assert world.condition("Ready") == expected
         assert world.weights().get("r2", 0) == (10 if choice == "Hold" else 0)
     assert entry(world)["reason"] == "AnalysisInconclusive"
@@ -259,7 +259,7 @@ def test_prometheus_that_dies_in_mid_rollout_holds_the_weight():
     world.run(8)
     assert world.weights()["r2"] == 10
     world.prometheus_error = "down"
-    world.run(200)
+    world.run(40)
     assert world.weights()["r2"] == 10
     assert world.condition("Ready") == "False/MetricsUnavailable"
 
@@ -275,7 +275,7 @@ def test_pods_that_are_not_scraped_hold_the_weight():
     world._scrape = lambda: (
         scrape() or world.samples.__setitem__(slice(None), [s for s in world.samples if s.labels["pod"] != pod])
     )
-    world.run(100)
+    world.run(40)
     assert world.status["rollout"]["analysis"]["message"].startswith("CoverageLow")
     assert world.weights()["r2"] == 10
 
@@ -472,7 +472,7 @@ def test_suspend_freezes_but_a_rollback_still_works():
     world.successor()
     world.run(6)
     world.spec(suspend=True)
-    world.run(200)
+    world.run(50)
     assert world.weights()["r2"] == 10
     assert world.condition("Ready") == "False/Suspended"
     world.behaviour["r2"] = Behaviour(errors=0.5)
@@ -639,5 +639,27 @@ def test_a_rollout_writes_status_rarely():
     world.successor()
     world.run(30)
     before = world.status_writes
-    world.run(240)
-    assert world.status_writes - before <= 240 / 15 + 2
+    world.run(150)
+    assert world.status_writes - before <= 150 / 15 + 2
+
+
+def test_a_record_whose_status_write_was_lost_is_used_again():
+    world = serving()
+    before = json.loads(json.dumps(world.status))
+    world.successor()
+    world.tick()
+    assert world.status["candidate"]["name"].startswith("r2-")
+    world.obj["status"] = before
+    world.tick()
+    assert world.status["candidate"]["name"].startswith("r2-")
+    assert len([kind for kind, _ in world.children if kind == "ControllerRevision"]) == 2
+
+
+def test_waiting_for_metrics_past_the_pods_deadline_is_no_hot_loop():
+    world = serving()
+    world.spec(progressDeadlineSeconds=30)
+    world.prometheus_error = "down"
+    world.successor()
+    world.run(60)
+    assert world.condition("Ready") == "False/MetricsUnavailable"
+    assert world.tick().requeue_after > 0

@@ -109,7 +109,6 @@ class Reason(Documented):
     WEIGHT_CHANGED = "WeightChanged", "The candidate's share of traffic was set."
     NO_READY_PODS = "NoReadyPods", "No pod of the revision that should serve is ready."
     STATUS_REBUILT = "StatusRebuilt", "The status was lost and was rebuilt from the route and the revision records."
-    RECORD_MISSING = "RecordMissing", "A revision's ControllerRevision was deleted; its Deployment is left as it is."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,11 @@ def build_template(owner: Json, spec: ModelDeploymentSpec, model: Model, *, name
         image=settings.server_image,
         image_pull_policy=settings.image_pull_policy,
         command=["python", "-m", "luthier_server"],
-        env={CONFIG_ENV: config.model_dump_json(exclude_defaults=True), "OMP_NUM_THREADS": str(threads), "HOME": "/tmp"},
+        env={
+            CONFIG_ENV: config.model_dump_json(exclude_defaults=True),
+            "OMP_NUM_THREADS": str(threads),
+            "HOME": "/tmp",
+        },
         resources=resources,
         mounts=[*claim_mounts(claims), *scratch_mounts(shm=True)],
         ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],

@@ -18,7 +18,7 @@ from luthier.deployment.analysis import Reading, Scene, gates_of
 from luthier.deployment.build import build_template
 from luthier.deployment.case import Case, find_rejection, find_unfinished, open_case
 from luthier.deployment.decision import MAX_HISTORY, Decision, State, judge_serving, make_plan
-from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw
+from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
 from luthier.deployment.observe import Observed, pod_prefix
 from luthier.deployment.pods import explain
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
@@ -356,6 +356,8 @@ def _dues(case: Case, position: Position, stay: Stay, reading: Reading | None) -
     waits_for_pods = position.step == 0 and not case.spec.suspend
     rollout = case.status.rollout
     deadline = _deadline(case, rollout.started_at) if waits_for_pods and rollout else None
+    if deadline is not None and deadline <= case.seen.now:
+        deadline = None  # It has passed and the pods were ready: something else is awaited.
     return (stay.until, next_look, deadline)
 
 
@@ -379,7 +381,7 @@ def _promote(case: Case, candidate: RevisionStatus, rollout: RolloutStatus) -> D
         evaluation=candidate.evaluation,
         started_at=rollout.started_at,
         ended_at=case.now,
-        metrics=list(rollout.analysis.metrics) if rollout.analysis else [],
+        metrics=without_queries(rollout.analysis.metrics if rollout.analysis else ()),
     )
     status = case.status.model_copy(
         update={

@@ -6,6 +6,7 @@ Withdrawing is weight 0 in one route write, first; then history, verdict, event.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, cast
@@ -182,8 +183,13 @@ def _entry(
         ended_at=case.now,
         breach_seen_at=ending.breach_at,
         weight_written_at=case.now if weight else None,
-        metrics=list(shown),
+        metrics=without_queries(shown),
     )
+
+
+def without_queries(metrics: Sequence[MetricStatus]) -> list[MetricStatus]:
+    """Return the numbers as history keeps them: twenty entries with queries would be a large object."""
+    return [metric.model_copy(update={"query": ""}) for metric in metrics]
 
 
 def _verdict(ending: Ending, name: str) -> str:
