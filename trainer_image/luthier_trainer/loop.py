@@ -86,6 +86,8 @@ def _deepspeed(config: TrainConfig) -> dict[str, Any] | None:
 class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
     """The Trainer of one attempt."""
 
+    control: TrainerControl
+
     def __init__(
         self,
         config: TrainConfig,
