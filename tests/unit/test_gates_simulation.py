@@ -164,13 +164,13 @@ def test_a_healthy_candidate_passes_the_default_plan_with_default_bounds():
     ],
 )
 def test_a_breach_is_seen_within_the_promised_seconds(traffic, weight, p50, p95):
-    runs = 20
+    runs = 25
     delays = sorted(
         rollout(traffic, ERRORS, weights=(weight,), seconds=1800, threshold=DEFAULT_THRESHOLD, seed=seed) or 1e9
         for seed in range(runs)
     )
-    # Medians of 20 runs scatter; the promise is the order of magnitude, not the third digit.
-    assert delays[runs // 2] <= 1.25 * p50 + 1
+    # Medians of 25 runs scatter; the promise is the order of magnitude, not the third digit.
+    assert delays[runs // 2] <= 1.5 * p50 + 1
     assert delays[int(runs * 0.95)] <= 1.5 * p95 + 2
 
 
