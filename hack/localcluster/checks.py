@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from localcluster import cgroups, deps, versions
+from localcluster import cgroups, deps, network, versions
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
 from localcluster.state import cache_root
@@ -23,13 +23,14 @@ def check_machine() -> None:
     """Check rights, kernel, disk and memory for a cluster with a node."""
     if os.geteuid() != 0:
         raise ClusterError(
-            "a node needs root (namespaces, mounts, control groups): run `sudo hack/cluster up`, or start the API "
-            "server alone with --control-plane-only; where a Docker engine runs, `kind create cluster --config "
+            "a node needs root (namespaces, mounts, control groups): run it in a root shell (`sudo -s`), or start the "
+            "API server alone with --control-plane-only; where a Docker engine runs, `kind create cluster --config "
             "kind-config.yaml` does the same job"
         )
     cgroups.check()
     _check_namespaces()
     _check_overlay()
+    _check_bridge_filter()
     _check_disk()
     _check_memory()
 
@@ -89,6 +90,14 @@ def _check_overlay() -> None:
                 "XDG_CACHE_HOME to a folder on ext4 or xfs"
             )
         subprocess.run(["umount", f"{folder}/merged"], check=True)
+
+
+def _check_bridge_filter() -> None:
+    """Answers between pods of one bridge must pass the firewall, which alone turns Service addresses back."""
+    if not network.BRIDGE_FILTER.exists() and shutil.which("modprobe"):
+        subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
+    if not network.BRIDGE_FILTER.exists():
+        raise ClusterError("the kernel has no br_netfilter: `modprobe br_netfilter`, or install the kernel's modules")
 
 
 def _check_disk() -> None:

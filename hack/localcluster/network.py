@@ -5,10 +5,11 @@ Pods reach the API server and nothing else outside of the cluster.
 """
 
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from localcluster.state import Cluster
+
+BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 def inside(cluster: Cluster) -> list[str]:
@@ -35,6 +36,7 @@ def create(cluster: Cluster) -> None:
     # Only so that a connection to a Service has a route to be looked up before kube-proxy's rules turn it elsewhere.
     _run(*node, "ip", "route", "add", cluster.service_cidr, "via", cluster.host_ip)
     _run(*node, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    _run(*node, "sh", "-c", f"echo 1 > {BRIDGE_FILTER}")
     _shut_the_way_out(cluster, node_end)
 
 
@@ -65,7 +67,3 @@ def _run(*command: str) -> None:
 
 def _try(*command: str) -> None:
     subprocess.run(command, check=False, capture_output=True)
-
-
-def run_inside(cluster: Cluster, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*inside(cluster), *command], check=True, capture_output=True, text=True)

@@ -42,9 +42,13 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold `path` as a lock. The kernel lets go of it when the holder dies, however it dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield
+                return
+        # Whoever held it before us deleted it: this one would lock out nobody.
 
 
 @dataclass(frozen=True, kw_only=True)

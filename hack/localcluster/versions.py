@@ -23,5 +23,6 @@ PACKAGES = {
     "prometheus": "prometheus",
     "openssl": "openssl",
     "gcc": "gcc",
+    "pip3": "python3-pip",
     "/usr/include/stdio.h": "libc6-dev",
 }
