@@ -87,6 +87,12 @@ def test_enough_healthy_requests_pass():
         ),
         ("too few requests", Measured(samples=samples(candidate=(60, 0))), {}, "NotYet(60/100)"),
         ("a failing stable", Measured(samples=samples(candidate=(200, 60), stable=(200, 60))), {}, "BaselineUnhealthy"),
+        (
+            "a suspicion that is no proof yet",
+            Measured(samples=samples(candidate=(100, 20), stable=(200, 2))),
+            {"min_samples": 50, "threshold": 1e30},
+            "Suspected",
+        ),
         ("a stable without requests", Measured(samples=samples(stable=(0, 0))), {}, "NotYet"),
         ("a weight that is not in force", Measured(samples=samples()), {"in_force_at": None}, "NotYet"),
     ],

@@ -48,6 +48,8 @@ COMPARABLE_LOAD = (0.5, 2.0)
 """Candidate over stable, requests per ready pod: outside, equal speed proves nothing."""
 UNHEALTHY_RATE = 0.20
 """A stable that fails this much is nothing to compare with."""
+SUSPICION = 10.0
+"""Evidence that is no Fail and no Pass either: the step waits until it has grown or gone."""
 MIN_REQUESTS_FOR_P95 = 20
 DEFAULT_INCREASE = {"Latency": 20}
 
@@ -347,7 +349,7 @@ def _judge(gate: Gate, memory: Memory, scene: Scene, measured: Measured) -> Metr
         outcome = "Fail"
         why = f"evidence {gates.format_log(log_e)} ≥ {scene.threshold:g}"
     elif n.candidate_started >= scene.min_samples:
-        blocked = _cannot_pass(gate, memory, scene)
+        blocked = _cannot_pass(gate, memory, scene, log_e)
         outcome = "Inconclusive" if blocked else "Pass"
         why = blocked or f"evidence {gates.format_log(log_e)} < {scene.threshold:g}"
     return MetricStatus(
@@ -364,8 +366,10 @@ def _judge(gate: Gate, memory: Memory, scene: Scene, measured: Measured) -> Metr
     )
 
 
-def _cannot_pass(gate: Gate, memory: Memory, scene: Scene) -> str | None:
+def _cannot_pass(gate: Gate, memory: Memory, scene: Scene, log_e: float) -> str | None:
     """Return why enough samples are still no pass."""
+    if log_e >= math.log(SUSPICION):
+        return f"Suspected: evidence {gates.format_log(log_e)} of {scene.threshold:g} for a fail"
     n = memory.evidence[gate.name].totals
     if gate.hypothesis.ratio is not None and n.stable_started == 0:
         return "the stable had no requests to compare with"
@@ -415,8 +419,9 @@ def _together(
         return "Inconclusive", code, f"{least} of {scene.min_samples} candidate requests at {scene.weight} %"
     undecided = [m for m in required if m.outcome != "Pass"]
     if undecided:
-        code = "NotComparable" if "NotComparable" in undecided[0].message else "NotYet"
-        return "Inconclusive", code, undecided[0].message
+        said = undecided[0].message
+        code = next((word for word in ("Suspected", "NotComparable") if word in said), "NotYet")
+        return "Inconclusive", code, said
     return "Pass", "Pass", "; ".join(m.message for m in required)[:512]
 
 
