@@ -329,7 +329,7 @@ def install(env: dict[str, str]) -> None:
     images = [f"--set=image.{name}={registry}/{name}:dev" for name in ("operator", "trainer", "server")]
     run(
         "helm", "upgrade", "--install", "luthier", "helm", "--namespace", "luthier-system", "--create-namespace",
-        *images, "--wait", "--timeout", "180s", env=env, capture=True,
+        *images, "--set=ompNumThreads=1", "--wait", "--timeout", "180s", env=env, capture=True,
     )  # fmt: skip
 
 
