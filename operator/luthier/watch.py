@@ -17,11 +17,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import kopf
-from kopf._core.engines.peering import Identity
 
 from luthier import kube
 from luthier.api.base import GROUP, VERSION
@@ -130,7 +129,7 @@ class Life:
             registry=self._registry(),
             settings=_settings(),
             standalone=True,
-            identity=Identity("luthier"),  # unused without peering; its default needs the user to have a name
+            identity=cast("Any", "luthier"),  # unused without peering; its default needs the user to have a name
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             stop_flag=self._stop,
