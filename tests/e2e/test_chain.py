@@ -52,7 +52,7 @@ def told(node) -> Told:
     first = story.deploy_first()
     story.start_clients()
     second = story.roll_out()
-    unfit_judged = story.evaluate("07-unfit-evaluation.yaml", "tickets-256", "Evaluate the successor")
+    unfit_judged = story.evaluate("07-unfit-evaluation.yaml", "tickets-short", "Evaluate the successor")
     totals = story.client_totals()
     end = story.unfit_successor()
     story.stop_clients()
