@@ -27,6 +27,10 @@ def render(image: SystemImage, programs: Path, progress: Progress) -> Path:
         "global.images.envoyGateway.image": image.reference,
         "topologyInjector.enabled": "false",  # a webhook for zones: we have one node
         "deployment.envoyGateway.readinessProbe.periodSeconds": "1",
+        # Alone, it has nobody to lead; and a busy machine shall not end it for being slow.
+        "config.envoyGateway.provider.kubernetes.leaderElection.disable": "true",
+        "deployment.envoyGateway.livenessProbe.timeoutSeconds": "10",
+        "deployment.envoyGateway.startupProbe.failureThreshold": "300",
     }
     digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]
 

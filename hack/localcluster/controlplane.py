@@ -136,7 +136,7 @@ def start(cluster: Cluster, programs: Path, progress: Progress) -> None:
         pki.write_kubeconfig(cluster, pki.ADMIN, server=endpoints.server, path=cluster.kubeconfig)
         is_ready = Api(cluster.kubeconfig).is_ready
         what = "the API server to be ready"
-        process.wait_for_service(api_server, is_ready, seconds=120, what=what, logs=cluster.logs)
+        process.wait_for_service(api_server, is_ready, seconds=300, what=what, logs=cluster.logs)
         # Not before: the controller manager gives up after ten seconds without a healthy server.
         _start_controllers(cluster, programs)
 
@@ -222,6 +222,7 @@ def _start_controllers(cluster: Cluster, programs: Path) -> None:
         f"--service-account-private-key-file={cluster.pki / 'service-account.key'}",
         f"--service-cluster-ip-range={cluster.service_cidr}",
         "--kube-api-qps=200", "--kube-api-burst=400", "--pvclaimbinder-sync-period=3s",
+        "--node-monitor-grace-period=2m",  # a busy machine is no dead node
     ]  # fmt: skip
     if cluster.index is not None:
         flags += ["--allocate-node-cidrs", f"--cluster-cidr={cluster.pod_cidr}", "--node-cidr-mask-size=24"]
