@@ -91,7 +91,7 @@ def wait_until(condition: Any) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def free_port() -> int:
 
 def read_progress(port: int) -> ProgressReport | None:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=30) as reply:
             return ProgressReport.model_validate_json(reply.read())
     except OSError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -29,6 +30,15 @@ def render_metrics(progress: ProgressReport) -> str:
     return "\n".join(lines) + "\n"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a reader that has hung up; the training goes on without it."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # socket or pair of them
+
+
 def serve(run: RunDir, port: int) -> ThreadingHTTPServer:
     """Serve in a thread until the process ends; `server_port` is the port taken."""
 
@@ -52,6 +62,6 @@ def serve(run: RunDir, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
             """Say nothing: a scrape every few seconds would fill the log."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
+    server = _Server(("", port), Handler)
     threading.Thread(target=server.serve_forever, name="monitor", daemon=True).start()
     return server
