@@ -18,6 +18,11 @@ class LuthierError(Exception):
     """Base of all errors of the operator."""
 
 
+def describe(error: BaseException) -> str:
+    """Return an error's text, or its type where it has none (a timeout)."""
+    return str(error) or type(error).__name__
+
+
 class InvalidSpec(LuthierError):
     """The object cannot work as it is written."""
 

@@ -22,7 +22,7 @@ import orjson
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
-from luthier.errors import ApiError, Conflict, NotFound, NotLeader, Throttled, Unreachable
+from luthier.errors import ApiError, Conflict, NotFound, NotLeader, Throttled, Unreachable, describe
 from luthier.metrics import WRITE_VERBS, Metrics
 from luthier.naming import FIELD_MANAGER
 from luthier.plan import Json, Manifest, Ref
@@ -193,7 +193,7 @@ class Kube:
             finally:
                 _hang_up(reply)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            raise Unreachable(f"watch of {path}: {error or type(error).__name__}") from error
+            raise Unreachable(f"watch of {path}: {describe(error)}") from error
 
     async def _call(
         self, verb: str, resource: Resource, path: str, *, query: dict[str, str] | None = None, body: Any = None
@@ -211,7 +211,7 @@ class Kube:
                 raise _error(code, data, reply.headers)
             return _trimmed(orjson.loads(data))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unreachable(f"{verb} {path}: {error or type(error).__name__}") from error
+            raise Unreachable(f"{verb} {path}: {describe(error)}") from error
         finally:
             if code == 0 or code >= 500:
                 self.last_trouble = time.monotonic()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from luthier.errors import Conflict, LuthierError
+from luthier.errors import Conflict, LuthierError, describe
 from luthier.kube import Kube
 from luthier.plan import Json
 from luthier.resources import LEASE
@@ -120,7 +120,7 @@ class Elector:
                 renewed = await self._take()
         except (LuthierError, TimeoutError) as error:
             self._record = None  # what is there now, nobody here knows
-            log.warning("the Lease could not be taken or renewed: %s", error or type(error).__name__)
+            log.warning("the Lease could not be taken or renewed: %s", describe(error))
             return False
         if renewed:
             self.hold.renewed(asked_at)
@@ -178,4 +178,4 @@ class Elector:
             async with asyncio.timeout(REQUEST_SECONDS):
                 await self._kube.replace(self._manifest(self._record, spec))
         except (LuthierError, TimeoutError) as error:
-            log.warning("the Lease could not be given back: %s", error or type(error).__name__)
+            log.warning("the Lease could not be given back: %s", describe(error))

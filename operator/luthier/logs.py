@@ -32,5 +32,5 @@ def configure(level: str) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("luthier").setLevel(level)
-    # In a thread kopf cannot take signals and says so at each start; it is meant to be there.
-    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+    # What ends kopf is logged once, by its supervisor (`luthier.watch`), without a page of traceback.
+    logging.getLogger("kopf").setLevel(logging.CRITICAL)

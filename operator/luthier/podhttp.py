@@ -7,6 +7,7 @@ import logging
 import aiohttp
 import orjson
 
+from luthier.errors import describe
 from luthier.plan import Json
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class PodHttp:
                 data = await _bounded(reply) if reply.status == 200 else b""
                 value = orjson.loads(data) if data else None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            log.debug("%s: %s", url, error or type(error).__name__)
+            log.debug("%s: %s", url, describe(error))
             return None
         return value if isinstance(value, dict) else None
 

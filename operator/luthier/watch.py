@@ -122,6 +122,7 @@ class Life:
 
     async def _operate(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(self._note_stray)
         self._stop = asyncio.Event()
         if not self._is_live:  # stopped before there was a loop to tell
             return
@@ -191,6 +192,10 @@ class Life:
         if self._is_live:
             self._deliver(event, obj)
 
+    def _note_stray(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tasks that kopf leaves behind when it ends say nothing that its end does not."""
+        log.debug("kopf: %s", context.get("message"), exc_info=context.get("exception"))
+
     def _over(self, why: str) -> None:
         if not self.ended.done():
             self.ended.set_result(why)
@@ -203,10 +208,10 @@ def _settings() -> kopf.OperatorSettings:
     settings.process.ultimate_exiting_timeout = None  # the default kills the process ten minutes after a failure
     settings.watching.server_timeout = _WATCH_SECONDS
     settings.watching.client_timeout = _WATCH_SECONDS + 30
-    settings.watching.connect_timeout = 5
+    settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = kube.SILENCE_SECONDS
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 30
-    settings.networking.connect_timeout = 5
+    settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = (1, 2, 4)
     return settings
