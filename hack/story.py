@@ -55,9 +55,17 @@ class Story:
     # -- kubectl ------------------------------------------------------------------------------------
 
     def kubectl(self, *args: str, check: bool = True, timeout: float = 120) -> str:
-        done = subprocess.run(
-            ["kubectl", *args], env=self.env, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        """Run kubectl. Only a machine that stands still makes it hang; then once more is right."""
+        command = ["kubectl", *args]
+        for last in (False, False, True):
+            try:
+                done = subprocess.run(
+                    command, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
+                )
+                break
+            except subprocess.TimeoutExpired as error:
+                if last:
+                    raise StoryError(f"kubectl {' '.join(args)}: no answer in {timeout:.0f} s, three times") from error
         if check and done.returncode:
             raise StoryError(f"kubectl {' '.join(args)} failed: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
