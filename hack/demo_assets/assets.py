@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -22,20 +21,34 @@ SIZES = {"smollm2": {"train": 84, "test": 144}, "tiny": {"train": 600, "test": 1
 
 
 def load(model: str, destination: str) -> None:
-    """Copy beside the target and rename, so that a killed copy is never taken for a model."""
     if model not in SIZES:
         sys.exit(f"assets: there is no model {model!r}; there are {', '.join(sorted(SIZES))}")
-    target = Path(destination, "models", model)
+    copy_model(model, Path(destination))
+    write_data(model, Path(destination))
+
+
+def copy_model(model: str, destination: Path) -> None:
+    """Copy beside the target and rename, so that a killed copy is never taken for a model."""
+    target = destination / "models" / model
     if target.exists():
         print(f"assets: {target} is there already")
-    else:
-        unfinished = target.with_name(f".{model}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(MODELS / model, unfinished)
-        os.rename(unfinished, target)
-        print(f"assets: {model} copied to {target}")
-    tickets.write(Path(destination, "data"), seed=0, **SIZES[model])
-    print(f"assets: tickets written to {destination}/data")
+        return
+    unfinished = target.with_name(f".{model}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(MODELS / model, unfinished)
+    unfinished.rename(target)
+    print(f"assets: {model} copied to {target}")
+
+
+def write_data(model: str, destination: Path) -> None:
+    """Replace file by file: clients of an earlier run may be reading."""
+    data, unfinished = destination / "data", destination / ".data.unfinished"
+    tickets.write(unfinished, seed=0, **SIZES[model])
+    data.mkdir(exist_ok=True)
+    for file in unfinished.iterdir():
+        file.replace(data / file.name)
+    unfinished.rmdir()
+    print(f"assets: tickets written to {data}")
 
 
 def reports(folder: str, port: str) -> None:
