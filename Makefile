@@ -13,7 +13,7 @@ CLUSTER ?= luthier
 TEST_CLUSTER ?= luthier-test
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/hack
 
-.PHONY: help install generate verify lint unit api-test node-test image-test test demo demo-down
+.PHONY: help install generate verify lint unit simulation api-test node-test image-test test demo demo-down
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,7 +40,10 @@ lint: install ## Format check, lint, types, import contracts
 	$(BIN)/lint-imports --no-cache | tail -n 12
 
 unit: install ## Unit and golden tests (seconds)
-	$(BIN)/pytest -q tests/unit tests/golden
+	$(BIN)/pytest -q tests/unit tests/golden -m "not slow"
+
+simulation: install ## The statistical promises, by seeded simulation (a minute)
+	$(BIN)/pytest -q tests/unit -m slow
 
 api-test: install ## Tests against a real API server on loopback (no root)
 	$(BIN)/pytest -q tests/cluster tests/helm -m "not node"
@@ -55,7 +58,7 @@ node-test: install ## The cluster itself and the whole chain with the tiny model
 
 test: install ## Everything: lint, unit, API server, images, real node
 	@echo "[test 1/5] lint and generated files"; $(MAKE) --no-print-directory lint verify
-	@echo "[test 2/5] unit and golden"; $(MAKE) --no-print-directory unit
+	@echo "[test 2/5] unit and golden"; $(MAKE) --no-print-directory unit simulation
 	@echo "[test 3/5] real API server"; $(MAKE) --no-print-directory api-test
 	@echo "[test 4/5] inside the images"; $(MAKE) --no-print-directory image-test
 	@echo "[test 5/5] real node, whole chain"; $(MAKE) --no-print-directory node-test

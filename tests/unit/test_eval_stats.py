@@ -66,6 +66,7 @@ def _paired(n):
     return {(w, x): stats.estimate_paired(w, x, n, level=0.95) for w in range(n + 1) for x in range(n + 1 - w)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("won", "lost"),
     [(0.01, 0), (0.02, 0.01), (0.05, 0.05), (0.1, 0.02), (0.02, 0.1), (0.3, 0.3), (0.6, 0.1), (0.9, 0.05), (0.99, 0)],
@@ -127,6 +128,7 @@ def test_differences_of_values_are_paired_by_case():
         stats.estimate_difference([1.0], [1.0, 0.0], level=0.95)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "shape"), [(20, (8, 1)), (40, (2, 2)), (40, (8, 1))])
 def test_false_passes_of_a_mean_by_simulation(n, shape):
     random = numpy.random.default_rng(7)

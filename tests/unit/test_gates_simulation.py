@@ -26,6 +26,8 @@ from luthier.deployment.gates import (
     restart,
 )
 
+pytestmark = pytest.mark.slow
+
 ERRORS = Hypothesis(ratio=1.1, floor=0.01)
 RATIO_ONLY = Hypothesis(ratio=1.1, floor=None)
 LATENCY = Hypothesis(ratio=1.0, floor=None)
