@@ -9,6 +9,7 @@ are left out (a merge patch would keep them), and refused when somebody was fast
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -34,6 +35,8 @@ WATCH_SECONDS = 290
 """The server ends a watch after this time; the next one goes on where it stopped."""
 SILENCE_SECONDS = 70.0
 """The server sends a bookmark each minute: a watch that is silent for longer is dead."""
+GOODBYE_SECONDS = 0.25
+"""Connections of cancelled requests end their TLS meanwhile: aiohttp has no other way to wait for them."""
 _PAGE = 500
 _STRICT = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 
@@ -71,6 +74,7 @@ async def connect() -> AsyncIterator[ApiClient]:
         yield client
     finally:
         await client.close()  # type: ignore[no-untyped-call]
+        await asyncio.sleep(GOODBYE_SECONDS)
 
 
 async def load_connection() -> Connection:

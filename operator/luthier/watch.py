@@ -126,15 +126,18 @@ class Life:
         self._stop = asyncio.Event()
         if not self._is_live:  # stopped before there was a loop to tell
             return
-        await kopf.operator(
-            registry=self._registry(),
-            settings=_settings(),
-            standalone=True,
-            identity=cast("Any", "luthier"),  # unused without peering; its default needs the user to have a name
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
-            stop_flag=self._stop,
-        )
+        try:
+            await kopf.operator(
+                registry=self._registry(),
+                settings=_settings(),
+                standalone=True,
+                identity=cast("Any", "luthier"),  # unused without peering; its default needs the user to have a name
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=self._stop,
+            )
+        finally:
+            await asyncio.sleep(kube.GOODBYE_SECONDS)
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
