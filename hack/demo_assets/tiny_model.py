@@ -1,13 +1,17 @@
-"""Make tiny Llama models for tests and the quick demo: random weights, a tokenizer of the tickets' words.
+"""Make tiny Llama models for tests and the quick demo, with a tokenizer of the tickets' words.
 
-`tiny` has a million parameters; `tiny2` is another base, narrower and shallower, for tests of the wrong adapter.
-Each comes with `<name>-adapter`, a random LoRA that changes what the base says. Everything is seeded.
+`tiny` has 0.6 million parameters and two minutes of pretraining: it answers a few general questions and describes a
+message in JSON by plain words (money, scanner, urgent). That is its stand-in for knowing English: it sees the phrases
+of all tickets there, and none of Marlow's labels. With random weights a LoRA learns nothing, since the output layer
+is the frozen embedding. `tiny2` is another base, narrower and untrained, for tests of the wrong adapter. Each comes
+with `<name>-adapter`, a random LoRA that changes what the base says. Everything is seeded.
 
 Usage: python tiny_model.py OUTDIR
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -29,13 +33,22 @@ CHAT_TEMPLATE = (
 )
 VOCABULARY = 2048
 HEAD = 32
-SIZES = {"tiny": (128, 4), "tiny2": (64, 2)}  # width, layers
+SIZES = {"tiny": (128, 2), "tiny2": (64, 2)}  # width, layers
+PLAIN_WORDS = {
+    "billing": "money", "repair": "defect", "shipping": "parcel", "login": "access",
+    "kassa": "till", "tapio": "reader", "skanna": "scanner", "prento": "printer",
+    "now": "stopped", "today": "urgent", "later": "patient",
+}  # fmt: skip
+SYSTEM = "Describe the message as JSON."
+STEPS, BATCH, LEARNING_RATE, WARM_UP = 440, 32, 2e-3, 40
+Row = list[dict[str, str]]
+Example = tuple[list[int], list[int]]  # token ids, labels
 MODEL_CARD = """---
 license: apache-2.0
 ---
 # {name}
 
-Random weights, made by Luthier for its tests. It has learned nothing.
+Made by Luthier for its tests and its quick demo, from nothing but its own sentences.
 """
 
 
@@ -45,6 +58,8 @@ def main() -> None:
     for seed, (name, (width, layers)) in enumerate(SIZES.items()):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config(tokenizer, width, layers))
+        if name == "tiny":
+            pretrain(model, tokenizer)
         model.save_pretrained(out / name)
         tokenizer.save_pretrained(out / name)
         (out / name / "README.md").write_text(MODEL_CARD.format(name=name))
@@ -96,6 +111,66 @@ def corpus() -> Iterator[str]:
             yield from (message["content"] for message in messages)  # type: ignore[attr-defined]
     for pair in tickets.GENERAL:
         yield from pair
+
+
+def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    examples = [encode(tokenizer, row) for row in pretraining_rows(STEPS * BATCH // 2)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.95))
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / WARM_UP) * (0.05 + 0.95 * max(0.0, 1 - step / STEPS))
+    )
+    model.train()
+    for step, batch in zip(range(1, STEPS + 1), batches(examples, random.Random(0)), strict=False):
+        loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        rate.step()
+        optimizer.zero_grad()
+        if step % 40 == 0:
+            print(f"tiny_model: pretraining step {step}/{STEPS}, loss {loss.item():.3f}", flush=True)
+    model.eval()
+
+
+def pretraining_rows(count: int) -> Iterator[Row]:
+    for split in range(len(tickets.SPLITS)):
+        for ticket, label in tickets.tickets(split, count // 3, random.Random(10 + split)):
+            keys = ("about", "thing", "speed")
+            words = {key: PLAIN_WORDS[value] for key, value in zip(keys, label.values(), strict=True)}
+            answer = json.dumps(words, separators=(",", ":"))
+            yield [turn("system", SYSTEM), turn("user", ticket), turn("assistant", answer)]
+    for question, answer in tickets.GENERAL * (count // 150):
+        yield [turn("user", question), turn("assistant", answer)]
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, row: Row) -> Example:
+    """Tokenize with the chat template's text; only the answer and its end are learned."""
+    prompt = tokenizer.apply_chat_template(row[:-1], tokenize=False, add_generation_prompt=True)
+    before = tokenizer(prompt, add_special_tokens=False).input_ids
+    answer = tokenizer(row[-1]["content"] + END, add_special_tokens=False).input_ids
+    return before + answer, [-100] * len(before) + answer
+
+
+def batches(examples: list[Example], rng: random.Random) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches for ever; neighbours in length stand together, so that little is padding."""
+    while True:
+        order = sorted(rng.sample(examples, len(examples)), key=lambda example: len(example[0]) // 8)
+        groups = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        for group in rng.sample(groups, len(groups)):
+            yield {
+                "input_ids": padded([ids for ids, _ in group], 0),
+                "labels": padded([labels for _, labels in group], -100),
+                "attention_mask": padded([[1] * len(ids) for ids, _ in group], 0),
+            }
+
+
+def padded(rows: list[list[int]], filler: int) -> torch.Tensor:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
 
 
 def save_random_adapter(model: LlamaForCausalLM, out: Path, *, base: Path) -> None:
