@@ -98,7 +98,9 @@ def _run_workers(config: TrainConfig, run: RunDir) -> StepResult:
 
 
 def _command(config: TrainConfig) -> list[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "0"]
+    # One node: its own name need not resolve, and asking for it can take minutes where no name server answers.
+    local = ["--standalone", "--local-addr", "127.0.0.1", "--max-restarts", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *local]
     return [*torchrun, "--nproc-per-node", str(config.num_processes), "-m", "luthier_trainer.worker"]
 
 
