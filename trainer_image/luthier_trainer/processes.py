@@ -8,6 +8,18 @@ import torch
 import torch.distributed as dist
 
 
+def join(device: torch.device, *, use_deepspeed: bool) -> None:
+    """Make the processes known to DeepSpeed too, before it shards a model while loading: it would see only itself.
+
+    That the caller has a device means that torch's processes have joined (accelerate does it then).
+    """
+    if use_deepspeed:
+        import deepspeed  # heavy, and absent where nobody asked for it
+
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+
+
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 

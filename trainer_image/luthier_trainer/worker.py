@@ -79,8 +79,7 @@ def train(config: TrainConfig, run: RunDir) -> StepResult | None:
             store.claim()
     set_seed(config.seed)
     arguments = loop.training_arguments(config, steps=steps, store=store)  # first: ZeRO-3 shards while loading
-    # Asking for the device joins the processes: sharding while loading must know how many there are.
-    logger.info("on %s, process %d of %d", arguments.device, processes.rank(), config.num_processes)
+    processes.join(arguments.device, use_deepspeed=config.deepspeed is not None)
     trainer = loop.AdapterTrainer(
         config,
         model.load_model(config),
