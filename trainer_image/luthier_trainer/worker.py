@@ -219,6 +219,8 @@ def describe_crash(error: BaseException) -> StepResult:
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         message = f"{text}; lower training.perDeviceBatchSize or maxLength, or set gradientCheckpointing"
         return result.from_user_error(UserError("OutOfMemory", message, field="training.perDeviceBatchSize"))
+    if type(error).__name__ == "DistBackendError" or ("gloo" in text and "onnection" in text):
+        return result.internal_error("WorkerLost", f"another training process was lost: {text}")
     return result.internal_error("TrainingCrashed", text)
 
 
