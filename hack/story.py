@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ class Story:
     started: float = field(default_factory=time.monotonic)
     timings: dict[str, float] = field(default_factory=dict)
     _step: int = 0
+    _exposed_at: float | None = None
 
     # -- saying -------------------------------------------------------------------------------------
 
@@ -250,21 +250,25 @@ class Story:
         entry = status["history"][0]
         totals = self.client_totals().get("revisions", {}).get(entry["revision"], {})
         refused = sum(n for outcome, n in totals.items() if outcome != "ok")
-        seconds = seconds_between(entry.get("breachSeenAt"), entry.get("weightWrittenAt"))
         self.say(f"      {entry['outcome']} {entry['revision']}: {entry['message']}")
-        self.say(f"      first evidence to weight 0: {seconds:.0f} s")
+        self.say(f"      {self._exposed_seconds():.0f} s from its first share of traffic to weight 0")
         self.say(f"      clients saw {refused} refused of {sum(totals.values())} requests to {entry['revision']}")
         self.timed("rollback", begin)
         return status
 
     def _rolled_back(self, name: str, *, number: int) -> tuple[bool, str]:
         status = self.status("mdep", name)
+        if self._exposed_at is None and (status.get("weights") or {}).get("candidate"):
+            self._exposed_at = time.monotonic()
         newest = (status.get("history") or [{}])[0]
         mine = newest.get("revision", "").startswith(f"r{number}-")
         if mine and newest.get("outcome") == "Promoted":
             raise StoryError(f"the unfit revision was promoted: {newest.get('message')} {self._help()}")
         done = mine and newest.get("outcome") == "RolledBack" and (status.get("weights") or {}).get("stable") == 100
         return done, self.rollout_line(status)
+
+    def _exposed_seconds(self) -> float:
+        return time.monotonic() - self._exposed_at if self._exposed_at is not None else 0.0
 
     def stop_clients(self) -> None:
         self.kubectl("-n", self.namespace, "delete", "deploy", "clients", "--ignore-not-found", "--wait=true")
@@ -295,13 +299,6 @@ def table(status: Json) -> list[str]:
 
 def percent(estimate: Json) -> str:
     return f"{float(estimate['value']):.0f} % [{float(estimate['low']):.0f}, {float(estimate['high']):.0f}]"
-
-
-def seconds_between(begin: str | None, end: str | None) -> float:
-    """Return the seconds from one timestamp to another; NaN when one is missing."""
-    if not begin or not end:
-        return float("nan")
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
 
 
 def _cost(status: Json) -> str:
