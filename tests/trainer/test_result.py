@@ -45,6 +45,11 @@ def test_a_long_message_is_cut_and_the_details_stay(text):
     assert parsed.message.endswith("…")
 
 
+def test_details_that_never_fit_are_a_clear_error():
+    with pytest.raises(ValueError, match="details take"):
+        result.shorten(make_result(message="done", text="x" * TERMINATION_LIMIT))
+
+
 def test_report_says_again_what_the_step_had_said(tmp_path, termination_log):
     path = tmp_path / "result.json"
     result.publish_result(make_result("UserError", "no"), path)

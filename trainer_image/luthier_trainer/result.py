@@ -51,15 +51,24 @@ def from_invalid_config(error: ValidationError, variable: str) -> StepResult:
     return internal_error("InvalidConfig", f"{variable} is not a valid run configuration: {problems}")
 
 
+_CUT = " …"
+
+
 def shorten(result: StepResult) -> str:
-    """Return the result as JSON that Kubernetes keeps whole: the message is cut, never the details."""
+    """Return the result as JSON that Kubernetes keeps whole: the message is cut, never the details.
+
+    Raises:
+        ValueError: The details alone are too long: a fault of the step that made them.
+    """
     text = result.model_dump_json(exclude_none=True)
     excess = len(text.encode()) - TERMINATION_LIMIT
     if excess <= 0:
         return text
+    if len(result.message) <= len(_CUT):
+        raise ValueError(f"the details take {excess} bytes more than the {TERMINATION_LIMIT} of a termination message")
     # JSON may write one character as several bytes: cut by bytes, with room for the dots.
     kept = result.message.encode()[: max(0, len(result.message.encode()) - excess - 16)].decode(errors="ignore")
-    return shorten(result.model_copy(update={"message": kept.rstrip("\\") + " …"}))
+    return shorten(result.model_copy(update={"message": kept.rstrip("\\") + _CUT}))
 
 
 def publish_result(result: StepResult, result_path: Path | None) -> int:
