@@ -21,7 +21,7 @@ help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(VENV)/.complete ## Install the development environment into the cache folder
-	@ln -sfn $(VENV) .venv 2>/dev/null || true
+	@[ -d .venv ] && [ ! -L .venv ] || ln -sfn $(VENV) .venv  # for editors; a folder of your own stays
 
 $(VENV)/.complete: $(LOCK)
 	@echo "[install] development environment in $(VENV)"

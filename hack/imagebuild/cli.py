@@ -22,6 +22,9 @@ The container images, built without a container engine. What has not changed is 
   hack/images assets                        print the folder that holds the demo's and the tests' models
 """
 
+TESTED = ("pyproject.toml", "trainer_image", "server_image", "tests")
+"""What a test run sees of the checkout. The rest may hold what only root can read, a link to a virtualenv say."""
+
 
 def main() -> int:
     arguments, rest = _parser().parse_known_args()
@@ -78,7 +81,7 @@ def test(arguments: argparse.Namespace, rest: list[str]) -> int:
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
-    mounts = [f"{builder.ROOT}:/src:ro", f"{models}:/models:ro"]
+    mounts = [*(f"{builder.ROOT / part}:/src/{part}:ro" for part in TESTED), f"{models}:/models:ro"]
     return builder.run_in(image, ["sh", "-c", 'cd /src && exec "$@"', "sh", *command], mounts, env)
 
 

@@ -42,7 +42,7 @@ def test_the_query_covers_what_is_new_and_the_sample_before():
 async def answered(handler, **options):
     app = web.Application()
     app.router.add_post("/api/v1/query", handler)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
