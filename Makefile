@@ -10,7 +10,6 @@ VENV := $(CACHE)/venv-$(shell sha256sum $(LOCK) | cut -c1-12)
 BIN := $(VENV)/bin
 MODEL ?= smollm2
 CLUSTER ?= luthier
-TEST_CLUSTER ?= luthier-test
 # A test that ends kopf in the midst of a request leaves kopf's session to the garbage collector, in whichever test.
 LEFTOVERS := -W ignore::pytest.PytestUnraisableExceptionWarning
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/hack
@@ -58,10 +57,10 @@ image-test: install ## Trainer and server tests inside their images (root)
 node-test: install ## The cluster itself and the whole chain with the tiny model on a real node (root)
 	$(BIN)/pytest -q tests/cluster tests/e2e -m node
 
-test: install ## Everything: lint, unit, API server, images, real node
+test: install ## Everything: lint, unit, API server, images, real node (root)
 	@echo "[test 1/5] lint and generated files"; $(MAKE) --no-print-directory lint verify
 	@echo "[test 2/5] unit and golden"; $(MAKE) --no-print-directory unit simulation
-	@echo "[test 3/5] real API server"; $(MAKE) --no-print-directory api-test
+	@echo "[test 3/5] real API server"; hack/cluster deps; $(MAKE) --no-print-directory api-test
 	@echo "[test 4/5] inside the images"; $(MAKE) --no-print-directory image-test
 	@echo "[test 5/5] real node, whole chain"; $(MAKE) --no-print-directory node-test
 
