@@ -9,14 +9,14 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
-import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from imagebuild import recipe
 from imagebuild.catalog import IMAGES, Image, with_prerequisites
-from localcluster import checks, images
+from localcluster import checks, deps, images, process
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
 from localcluster.state import cache_root, locked
@@ -53,9 +53,10 @@ def build_one(image: Image, tag: str, parts: dict[str, str]) -> None:
     reference = image.reference(tag)
     if is_built(reference):
         mark_newest(image, tag)
-        print(f"{image.name:16} {tag}  unchanged", flush=True)
+        say(f"{image.name:16} {tag}  unchanged")
         return
-    print(f"{image.name:16} {tag}  building, log in {log_of(image)}", flush=True)
+    checks.check_disk()
+    say(f"{image.name:16} {tag}  building, log in {cache_root()}/logs/images/{image.name}.log")
     start = time.monotonic()
     with build_environment() as (mounts, env):
         command = [
@@ -66,9 +67,14 @@ def build_one(image: Image, tag: str, parts: dict[str, str]) -> None:
             *(word for mount in mounts for word in ("--volume", mount)),
             *("--file", str(ROOT / image.dockerfile), "--tag", reference, str(ROOT)),
         ]
-        run_logged(command, log_of(image), env)
+        deps.run_logged(command, log=f"images/{image.name}", progress=Progress(1), env=env)
     mark_newest(image, tag)
-    print(f"{image.name:16} {tag}  built in {time.monotonic() - start:.0f} s", flush=True)
+    say(f"{image.name:16} {tag}  built in {time.monotonic() - start:.0f} s")
+
+
+def say(text: str) -> None:
+    """Tell on standard error: standard output is for what a shell reads."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def used_reference(image: Image, argument: str) -> str:
@@ -81,12 +87,6 @@ def mark_newest(image: Image, tag: str) -> None:
 
 def is_built(reference: str) -> bool:
     return bool(buildah("images", "--quiet", "--filter", f"reference={reference}"))
-
-
-def log_of(image: Image) -> Path:
-    folder = cache_root() / "logs" / "images"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{image.name}.log"
 
 
 @contextlib.contextmanager
@@ -118,10 +118,10 @@ def pip_settings() -> str:
     return "\n".join(["[global]", *lines, ""])
 
 
-def push(image: Image, tag: str, registry: str) -> None:
+def push(image: Image, tag: str, registry: str, *, insecure: bool) -> None:
     for label in (tag, "dev"):
         target = f"docker://{registry}/luthier/{image.name}:{label}"
-        buildah("push", "--quiet", "--tls-verify=false", image.reference(tag), target)
+        buildah("push", "--quiet", *(["--tls-verify=false"] if insecure else []), image.reference(tag), target)
 
 
 def run_in(image: Image, command: list[str], mounts: list[str], env: dict[str, str]) -> int:
@@ -134,7 +134,7 @@ def run_in(image: Image, command: list[str], mounts: list[str], env: dict[str, s
             *(word for key, value in env.items() for word in ("--env", f"{key}={value}")),
             *(container, "--", *command),
         ]
-        return subprocess.run(line, env=buildah_environment(), check=False).returncode
+        return process.run_patiently(line, env=buildah_environment())
     finally:
         buildah("rm", container)
 
@@ -159,11 +159,3 @@ def buildah(*arguments: str) -> str:
 
 def buildah_environment() -> dict[str, str]:
     return {**os.environ, "CONTAINERS_STORAGE_CONF": str(images.storage_config())}
-
-
-def run_logged(command: list[str], log: Path, env: dict[str, str]) -> None:
-    with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=env, check=False)
-    if done.returncode:
-        tail = "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-15:])
-        raise BuildError(f"the build failed (exit status {done.returncode}); the end of {log}:\n{tail}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 
 from imagebuild import assets, builder
 from imagebuild.builder import BuildError
 from imagebuild.catalog import ALIASES, IMAGES, SHIPPED
+from localcluster import process
 from localcluster.errors import ClusterError
 
 DESCRIPTION = """\
@@ -17,6 +17,7 @@ The container images, built without a container engine. What has not changed is 
 
   hack/images build all                     operator, trainer, server and demo (the first time: some 10 minutes)
   hack/images load --name luthier           bring all four to a running cluster (`hack/cluster up`)
+  hack/images chart-values                  print the chart's options for exactly these images
   hack/images push --registry HOST:PORT     send them to a registry of your own
   hack/images test trainer -k resume        run tests/trainer inside the trainer's image; the rest goes to pytest
   hack/images assets                        print the folder that holds the demo's and the tests' models
@@ -35,6 +36,9 @@ def main() -> int:
     except (BuildError, ClusterError, ValueError) as error:
         print(f"hack/images: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("hack/images: interrupted; what is built stays, run it again to go on", file=sys.stderr)
+        return 130
 
 
 def build(arguments: argparse.Namespace, _: list[str]) -> None:
@@ -47,16 +51,25 @@ def push(arguments: argparse.Namespace, _: list[str]) -> None:
     names = _names(arguments.image)
     hashes = builder.build(names)
     for name in names:
-        builder.push(IMAGES[name], hashes[name], arguments.registry)
+        is_local = arguments.registry == os.environ.get("LUTHIER_REGISTRY")
+        builder.push(IMAGES[name], hashes[name], arguments.registry, insecure=arguments.insecure or is_local)
         print(f"{arguments.registry}/luthier/{name}:{hashes[name]}", flush=True)
 
 
 def load(arguments: argparse.Namespace, _: list[str]) -> int:
     names = _names(arguments.image)
-    builder.build(names)
+    hashes = builder.build(names)
     script = str(builder.ROOT / "hack" / "cluster")
-    references = [IMAGES[name].reference("dev") for name in names]
-    return subprocess.run([script, "load", "--name", arguments.name, *references], check=False).returncode
+    references = [IMAGES[name].reference(tag) for name in names for tag in (hashes[name], "dev")]
+    return process.run_patiently([script, "load", "--name", arguments.name, *references])
+
+
+def chart_values(_: argparse.Namespace, __: list[str]) -> None:
+    """Name images by what is in them: a changed one is another Deployment, and the operator is restarted."""
+    names = ["operator", "trainer", "server"]
+    hashes = builder.build(names)
+    for name in names:
+        print(f"--set=image.{name}={IMAGES[name].reference(hashes[name])}")
 
 
 def list_(_: argparse.Namespace, __: list[str]) -> None:
@@ -112,9 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("image", nargs="*", default=["all"], help=f"{', '.join(ALIASES)} or {', '.join(SHIPPED)}")
         if run is push:
             command.add_argument("--registry", default=os.environ.get("LUTHIER_REGISTRY"), help="HOST:PORT")
+            command.add_argument("--insecure", action="store_true", help="it speaks plain HTTP")
         if run is load:
             command.add_argument("--name", default="luthier", help="which cluster (default: luthier)")
     commands.add_parser("list", help="show what is built").set_defaults(run=list_)
+    commands.add_parser("chart-values", help="print helm's options for these images").set_defaults(run=chart_values)
     tester = commands.add_parser("test", help="run the tests of an image inside it")
     tester.set_defaults(run=test)
     tester.add_argument("image", choices=["trainer", "server"])

@@ -1,6 +1,7 @@
 """Refuse what cannot work on this machine before anything is started, naming what is missing."""
 
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -14,13 +15,16 @@ from localcluster.state import cache_root
 GIB = 1024**3
 COLD_DISK = 35 * GIB  # all images three times: built, in the registry, unpacked on the node
 WARM_DISK = 5 * GIB
-NODE_MEMORY = 2 * GIB  # 1.3 GiB idle, and room to breathe; the demo asks for more by itself
+NODE_MEMORY = 2 * GIB  # 1.3 GiB idle, and room to breathe
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
+_POLICY_TEXT = "#!/bin/sh\n# luthier: no services while packages are installed\nexit 101\n"
 
 
 def check_machine() -> None:
     """Check rights, kernel, disk and memory for a cluster with a node."""
+    if platform.machine() != "x86_64":
+        raise ClusterError(f"this machine is {platform.machine()}: images and programs are built for x86_64 only")
     if os.geteuid() != 0:
         raise ClusterError(
             "a node needs root (namespaces, mounts, control groups): run it in a root shell (`sudo -s`), or start the "
@@ -31,8 +35,8 @@ def check_machine() -> None:
     _check_namespaces()
     _check_overlay()
     _check_bridge_filter()
-    _check_disk()
-    _check_memory()
+    check_disk()
+    check_memory(NODE_MEMORY, purpose="an idle cluster")
 
 
 def ensure_packages(progress: Progress) -> None:
@@ -60,9 +64,9 @@ def ensure_packages(progress: Progress) -> None:
 
 def _forbid_services() -> bool:
     """Keep the packages from starting daemons of their own: we only want the programs."""
-    if _POLICY.exists():
+    if _POLICY.exists() and _POLICY.read_text() != _POLICY_TEXT:  # ours may be left from a start that was killed
         return False
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.write_text(_POLICY_TEXT)
     _POLICY.chmod(0o755)
     return True
 
@@ -100,8 +104,10 @@ def _check_bridge_filter() -> None:
         raise ClusterError("the kernel has no br_netfilter: `modprobe br_netfilter`, or install the kernel's modules")
 
 
-def _check_disk() -> None:
-    needed = WARM_DISK if (cache_root() / "registry" / "docker").exists() else COLD_DISK
+def check_disk() -> None:
+    """Check for what is still to be built: the folders of the cache appear in the order of the work."""
+    is_warm = (cache_root() / "registry" / "docker").exists()
+    needed = WARM_DISK if is_warm else max(WARM_DISK, COLD_DISK - _used_bytes(cache_root()))
     free = shutil.disk_usage(_existing(cache_root())).free
     if free < needed:
         raise ClusterError(
@@ -110,12 +116,19 @@ def _check_disk() -> None:
         )
 
 
-def _check_memory() -> None:
+def _used_bytes(folder: Path) -> int:
+    if not folder.exists():
+        return 0
+    done = subprocess.run(["du", "-sxk", folder], capture_output=True, text=True, check=False)
+    return int(done.stdout.split()[0]) * 1024 if done.stdout else 0
+
+
+def check_memory(needed: int, *, purpose: str) -> None:
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     available = next(int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:")
-    if available < NODE_MEMORY:
+    if available < needed:
         raise ClusterError(
-            f"{available / GIB:.1f} GiB of memory available, {NODE_MEMORY / GIB:.0f} GiB needed for an idle cluster: "
+            f"{available / GIB:.1f} GiB of memory available, {needed / GIB:.0f} GiB needed for {purpose}: "
             "end something, or `hack/cluster down` another one"
         )
 

@@ -13,6 +13,8 @@ from localcluster.progress import Progress
 from localcluster.state import Cluster
 
 STEPS = 10
+PATIENCE_SECONDS = 60
+"""A machine under load answers late: a cluster whose programs all live is not given up, and cleared, for that."""
 # What runs when a cluster with a node is up: the registry and the recycler are ours, the rest is Kubernetes.
 PROGRAMS = {
     "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "registry", "containerd", "kubelet",
@@ -54,6 +56,8 @@ def up(name: str, progress: Progress) -> Cluster:
     with cluster.lock():
         if is_running(cluster):
             return cluster
+        if (cluster.directory / "up").exists():
+            progress.detail(f"cluster {name} is not whole any more: it is cleared and started anew")
         parts = fetch_parts(progress)
         try:
             _clear(cluster, parts.programs)
@@ -90,6 +94,14 @@ def is_running(cluster: Cluster) -> bool:
     alive = {found.name for found in process.records(cluster.pids) if found.is_alive()}
     if not (cluster.directory / "up").exists() or not alive >= PROGRAMS:
         return False
+    try:
+        process.wait_until(lambda: _is_answering(cluster), seconds=PATIENCE_SECONDS, what="the node", every=1)
+    except ClusterError:
+        return False
+    return True
+
+
+def _is_answering(cluster: Cluster) -> bool:
     try:
         return node.is_ready(Api(cluster.kubeconfig), cluster)
     except OSError:  # the API server does not answer

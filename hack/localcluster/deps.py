@@ -6,6 +6,7 @@ taken for a finished one.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -179,5 +180,13 @@ def _bin(name: str) -> Path:
 def _go() -> str:
     found = shutil.which("go", path=f"{os.environ['PATH']}:/usr/local/go/bin")
     if found is None:
-        raise ClusterError("the cluster's programs are built with Go 1.24 or newer, and no `go` is in PATH")
+        raise ClusterError(f"the cluster's programs are built with Go {versions.GO} or newer, and no `go` is in PATH")
+    done = subprocess.run([found, "env", "GOVERSION", "GOTOOLCHAIN"], capture_output=True, text=True, cwd="/")
+    version, toolchain = [*done.stdout.split(), "", ""][:2]
+    if toolchain == "local" and _numbers(version) < _numbers(versions.GO):
+        raise ClusterError(f"{found} is {version}: install Go {versions.GO} or newer, or set GOTOOLCHAIN=auto")
     return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))

@@ -27,8 +27,8 @@ def create(cluster: Cluster) -> None:
     _run("ip", "address", "add", f"{cluster.host_ip}/30", "dev", host_end)
     _run("ip", "link", "set", host_end, "up")
     # The API server reaches pods (`kubectl proxy`, services/proxy), and people pods and Services, by their addresses.
-    _run("ip", "route", "replace", cluster.pod_cidr, "via", cluster.node_ip)
-    _run("ip", "route", "replace", cluster.service_cidr, "via", cluster.node_ip)
+    _run("ip", "route", "add", cluster.pod_cidr, "via", cluster.node_ip)
+    _run("ip", "route", "add", cluster.service_cidr, "via", cluster.node_ip)
     node = inside(cluster)
     _run(*node, "ip", "link", "set", "lo", "up")
     _run(*node, "ip", "address", "add", f"{cluster.node_ip}/30", "dev", node_end)

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,26 @@ def spawn(
     if process is None:
         raise ClusterError(f"{name} did not start; see {logs / name}.log")
     return process
+
+
+def run_patiently(
+    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> int:
+    """Run a program in the foreground and return its exit status.
+
+    Ctrl-C reaches the program too, and it may have something to put away: it is waited for, not killed after a
+    quarter of a second as `subprocess.run` does. A second Ctrl-C ends it.
+    """
+    child = subprocess.Popen([*map(str, command)], env=env, cwd=cwd)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        try:
+            child.wait()
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+        raise
 
 
 # Kept so that a child that ended is reaped, and `is_alive` of its zombie turns False.

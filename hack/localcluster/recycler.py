@@ -46,7 +46,7 @@ def main() -> None:
     while True:
         try:
             recycle(api, root)
-        except OSError as error:  # the API server is away, or a file is still held: the next round sees it again
+        except (OSError, ValueError) as error:  # the API server is away, a file is held, a volume is not ours
             print(f"will try again: {error}", flush=True)
         time.sleep(1)
 

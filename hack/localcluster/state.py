@@ -10,6 +10,7 @@ The index stays with the name as long as its folder is there.
 
 import contextlib
 import fcntl
+import ipaddress
 import json
 import os
 import re
@@ -212,12 +213,20 @@ def claim(name: str, *, with_node: bool, owner: Owner | None = None) -> Cluster:
 
 def _free_index() -> int:
     taken = {cluster.index for cluster in known()}
-    # Another user's clusters are not in our cache, but their addresses are on the machine.
-    addresses = subprocess.run(["ip", "-o", "-4", "address"], capture_output=True, text=True, check=True).stdout
-    taken |= {int(found) for found in re.findall(r"\b10\.240\.(\d+)\.", addresses)}
+    # Others' networks, another user's clusters among them, are not in our cache but in the machine's routes.
+    routes = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True).stdout
     for index in range(MAX_CLUSTERS):
-        if index not in taken:
+        if index not in taken and is_free(index, routes):
             return index
     raise ClusterError(
         f"all {MAX_CLUSTERS} places are taken: see `hack/cluster list`, give up some with `down --delete`"
     )
+
+
+def is_free(index: int, routes: str) -> bool:
+    """Tell whether no route of the machine (`ip -4 route`), the default apart, meets an index's addresses."""
+    cluster = Cluster(name="x", index=index)
+    ours = [ipaddress.ip_network(cidr) for cidr in (f"10.240.{index}.0/30", cluster.pod_cidr, cluster.service_cidr)]
+    found = re.findall(r"^(?:\w+ )?(\d+\.\d+\.\d+\.\d+(?:/\d+)?)", routes, re.MULTILINE)
+    theirs = [ipaddress.ip_network(cidr) for cidr in found]
+    return not any(a.overlaps(b) for a in ours for b in theirs if b.prefixlen)

@@ -5,6 +5,7 @@ COREDNS = "1.12.4"
 ENVOY_GATEWAY = "1.9.1"
 ENVOY = "1.40.0"
 HELM = "4.3.1"
+GO = "1.26.7"  # what Envoy Gateway's module asks for, the highest of all
 PAUSE = "1"
 BASE = "bookworm-1"  # raise the number when the package list in images.py changes
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,21 @@ class TestProcess:
         earlier = process.Process(name="etcd", pid=sleeper.pid, started="1")
         process.stop([earlier])
         assert sleeper.is_alive()
+
+    def test_an_interrupted_program_may_put_its_things_away(self, tmp_path):
+        child = "import time\ntry: print('up', flush=True); time.sleep(60)\nfinally: time.sleep(1); open('tidy', 'w')"
+        code = (
+            f"from localcluster.process import run_patiently as run; import sys; run([sys.executable, '-c', {child!r}])"
+        )
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        assert parent.stdout.readline() == b"up\n"
+        os.killpg(parent.pid, signal.SIGINT)
+        parent.communicate(timeout=30)
+        assert (tmp_path / "tidy").exists()
 
     def test_a_record_of_an_earlier_boot_counts_as_none(self, sleeper, tmp_path):
         record = tmp_path / "pids" / "sleeper"
@@ -94,6 +110,11 @@ class TestPlaces:
         state.claim("first", with_node=False)
         with pytest.raises(ClusterError, match="'first' is a control plane only"):
             state.claim("first", with_node=True)
+
+    def test_addresses_that_the_machine_routes_elsewhere_are_left_alone(self):
+        routes = "default via 192.0.2.1 dev eth0\n10.244.1.0/24 dev flannel0\n10.96.8.0/21 via 10.1.1.1 dev tun0\n"
+        assert [index for index in range(5) if state.is_free(index, routes)] == [0, 4]
+        assert not state.is_free(0, "unreachable 10.0.0.0/8\n10.240.0.0/30 dev luthier0")
 
     @pytest.mark.parametrize("name", ["", "../x", "Upper", "-a", "a" * 41])
     def test_a_name_that_is_no_file_name_is_refused(self, name):
@@ -143,12 +164,34 @@ class TestRefusals:
     def test_too_little_disk(self, monkeypatch):
         monkeypatch.setattr(checks, "COLD_DISK", 2**60)
         with pytest.raises(ClusterError, match=r"GiB free on the disk of .* needed"):
-            checks._check_disk()
+            checks.check_disk()
 
-    def test_too_little_memory(self, monkeypatch):
-        monkeypatch.setattr(checks, "NODE_MEMORY", 2**60)
-        with pytest.raises(ClusterError, match="GiB of memory available"):
-            checks._check_memory()
+    def test_what_the_cache_holds_already_is_not_asked_for_again(self, cache, monkeypatch):
+        cache.mkdir(parents=True)
+        (cache / "programs").write_bytes(b"x" * 4_000_000)
+        free = shutil.disk_usage(cache).free
+        monkeypatch.setattr(checks, "WARM_DISK", 0)
+        monkeypatch.setattr(checks, "COLD_DISK", free + 2_000_000)
+        checks.check_disk()
+
+    def test_too_little_memory(self):
+        with pytest.raises(ClusterError, match=r"GiB of memory available, .* needed for the demo"):
+            checks.check_memory(2**60, purpose="the demo")
+
+    def test_an_old_go_that_may_fetch_no_newer_one(self, tmp_path, monkeypatch):
+        go = tmp_path / "go"
+        go.write_text("#!/bin/sh\nprintf 'go1.24.2\\nlocal\\n'\n")
+        go.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        with pytest.raises(ClusterError, match=r"is go1\.24\.2: install Go 1\.26"):
+            deps._go()
+
+    def test_the_services_ban_of_a_killed_start_is_lifted_by_the_next(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(checks, "_POLICY", tmp_path / "policy-rc.d")
+        assert checks._forbid_services()
+        assert checks._forbid_services(), "ours, left over"
+        checks._POLICY.write_text("#!/bin/sh\nexit 0\n")
+        assert not checks._forbid_services(), "somebody else's stays"
 
     def test_missing_programs_where_there_is_no_apt(self, monkeypatch):
         monkeypatch.setattr(checks.shutil, "which", lambda *_, **__: None)
