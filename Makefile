@@ -14,7 +14,7 @@ CLUSTER ?= luthier
 LEFTOVERS := -W ignore::pytest.PytestUnraisableExceptionWarning
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/hack
 
-.PHONY: help install generate verify lint unit simulation api-test node-test image-test test demo demo-down
+.PHONY: help install venv generate verify lint unit simulation api-test node-test image-test test demo demo-down
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,11 +22,15 @@ help: ## Show this help
 install: $(VENV)/.complete ## Install the development environment into the cache folder
 	@[ -d .venv ] && [ ! -L .venv ] || ln -sfn $(VENV) .venv  # for editors; a folder of your own stays
 
-$(VENV)/.complete: $(LOCK)
-	@echo "[install] development environment in $(VENV)"
-	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(LOCK)
-	@touch $@
+# Named by the lock's content: a new checkout, whose files are all newer, uses the one that is there.
+$(VENV)/.complete: | $(LOCK)
+	@mkdir -p $(CACHE) && flock $(VENV).lock $(MAKE) --no-print-directory venv
+
+venv:
+	@[ -e $(VENV)/.complete ] || { \
+	  echo "[install] development environment in $(VENV)"; \
+	  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -r $(LOCK) && touch $(VENV)/.complete; }
 
 generate: install ## Write crds/, the chart's CRDs and docs/api.md from the models
 	$(BIN)/python -m luthier.crd

@@ -1,20 +1,21 @@
 """The demo's story, step by step: what `hack/demo` tells and the end-to-end test asserts.
 
-Standard library only. Every change to the cluster is a `kubectl` line that a user could type; it is printed
-before it runs. Waiting is on a condition with a deadline, and says how far things are.
+Every change to the cluster is a `kubectl` line that a user could type; it is printed before it runs. Waiting is on
+a condition with a deadline, and says how far things are.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from localcluster.process import run_patiently
 
 ROOT = Path(__file__).resolve().parent.parent
 Json = dict[str, Any]
@@ -33,6 +34,8 @@ class Story:
     namespace: str
     env: dict[str, str]
     """Environment of kubectl: KUBECONFIG and PATH."""
+    enter: str = ""
+    """What a user types first, so that the printed lines work in a shell."""
     total: int = 9
     quiet: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -75,6 +78,13 @@ class Story:
         self.say(f"$ kubectl apply -f {path}")
         self.kubectl("apply", "-f", str(ROOT / path))
 
+    def delete(self, kind: str, name: str, *, namespace: str | None = None) -> None:
+        """Delete what an earlier run left, and say so; nothing is said where there is nothing."""
+        namespace = namespace or self.namespace
+        if self.kubectl("-n", namespace, "get", kind, name, "--ignore-not-found", "-o", "name").strip():
+            self.say(f"$ kubectl -n {namespace} delete {kind} {name}")
+            self.kubectl("-n", namespace, "delete", kind, name, "--ignore-not-found", "--wait=true")
+
     def get(self, kind: str, name: str) -> Json:
         """Return the object, or an empty dict when there is none."""
         out = self.kubectl("-n", self.namespace, "get", kind, name, "-o", "json", "--ignore-not-found")
@@ -105,10 +115,17 @@ class Story:
             time.sleep(every)
 
     def _help(self) -> str:
-        return (
-            f"Look at: kubectl -n {self.namespace} describe ftj,evl,mdep ; kubectl -n {self.namespace} get pods ; "
-            "kubectl -n luthier-system logs deploy/luthier"
+        lines = (
+            self.enter,
+            f"kubectl -n {self.namespace} describe ftj,evl,mdep",
+            f"kubectl -n {self.namespace} get pods",
+            "kubectl -n luthier-system logs deploy/luthier",
         )
+        return "Look at:" + "".join(f"\n  {line}" for line in lines if line)
+
+    def _start_over(self, kind: str, name: str) -> str:
+        """Say how to get out of an object that has ended badly: applying it again changes nothing."""
+        return f"{self._help()}\nThen: kubectl -n {self.namespace} delete {kind} {name}, and run it again"
 
     def timed(self, name: str, begin: float) -> None:
         self.timings[name] = time.monotonic() - begin
@@ -128,7 +145,8 @@ class Story:
         def look() -> tuple[bool, str]:
             status = self.status("job", name)
             if status.get("failed", 0) > 2:
-                raise StoryError(f"Job {name} failed: kubectl -n {self.namespace} logs job/{name}")
+                said = self.kubectl("-n", self.namespace, "logs", f"job/{name}", "--tail=5", check=False).strip()
+                raise StoryError(f"Job {name} failed: {said}\n{self._start_over('job', name)}")
             return status.get("succeeded", 0) > 0, f"Job {name}: {'done' if status.get('succeeded') else 'running'}"
 
         return look
@@ -150,7 +168,7 @@ class Story:
         status = self.status("ftj", name)
         summary = condition(status, "Succeeded")
         if condition(status, "Stalled").get("status") == "True":
-            raise StoryError(f"FineTuneJob {name}: {summary.get('message')} {self._help()}")
+            raise StoryError(f"FineTuneJob {name}: {summary.get('message')}\n{self._start_over('ftj', name)}")
         progress = status.get("progress") or {}
         line = summary.get("message", "")
         if progress.get("step"):
@@ -178,14 +196,14 @@ class Story:
         status = self.status("evl", name)
         summary = condition(status, "Succeeded")
         if condition(status, "Stalled").get("status") == "True":
-            raise StoryError(f"Evaluation {name}: {summary.get('message')} {self._help()}")
+            raise StoryError(f"Evaluation {name}: {summary.get('message')}\n{self._start_over('evl', name)}")
         return bool(status.get("verdict")), summary.get("message", "")
 
     def deploy_first(self, name: str = "support") -> Json:
         """(c) The first revision gets all traffic after the gate and readiness."""
         begin = time.monotonic()
         self.step("First deployment: gate, readiness, 100 %")
-        self.kubectl("-n", self.namespace, "delete", "mdep", name, "--ignore-not-found", "--wait=true")
+        self.delete("mdep", name)
         self.apply("04-deployment.yaml")
         self.wait(f"ModelDeployment {name}", lambda: self._promoted(name, number=1), seconds=1500)
         self.timed("first-deployment", begin)
@@ -193,7 +211,7 @@ class Story:
 
     def start_clients(self) -> None:
         self.step("Clients: real tickets through the gateway")
-        self.kubectl("-n", self.namespace, "delete", "deploy", "clients", "--ignore-not-found", "--wait=true")
+        self.delete("deploy", "clients")
         self.apply("05-clients.yaml")
         self.wait("the first answers", self._answered, seconds=300)
 
@@ -271,7 +289,7 @@ class Story:
         return time.monotonic() - self._exposed_at if self._exposed_at is not None else 0.0
 
     def stop_clients(self) -> None:
-        self.kubectl("-n", self.namespace, "delete", "deploy", "clients", "--ignore-not-found", "--wait=true")
+        self.delete("deploy", "clients")
 
 
 def condition(status: Json, kind: str) -> Json:
@@ -308,34 +326,39 @@ def _cost(status: Json) -> str:
     return f"{cost.get('cpuSeconds', 0)} CPU seconds"
 
 
-def run(*command: str, env: dict[str, str] | None = None, capture: bool = False) -> str:
+def run(*command: str, env: dict[str, str] | None = None) -> None:
     """Run a command of the project; its own output is the progress."""
-    done = subprocess.run(
-        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE if capture else None, check=False
-    )
+    status = run_patiently(command, env=env, cwd=ROOT)
+    if status:
+        raise StoryError(f"{' '.join(command)} ended with {status}; its last lines say why")
+
+
+def read(*command: str) -> str:
+    """Return what a command prints for a shell."""
+    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise StoryError(f"{' '.join(command)} ended with {done.returncode}; its last lines say why")
-    return done.stdout or ""
+    return done.stdout
 
 
 def cluster_env(cluster: str) -> dict[str, str]:
-    """Return the environment that talks to this cluster: KUBECONFIG, PATH and what `hack/cluster env` adds."""
-    env = dict(os.environ)
-    for line in run("hack/cluster", "env", "--name", cluster, capture=True).splitlines():
-        if line.startswith("export ") and "=" in line:
-            key, _, value = line.removeprefix("export ").partition("=")
-            env[key] = os.path.expandvars(value.strip().strip('"').strip("'"))
-    return env
+    """Return the environment that a shell has after `eval "$(hack/cluster env)"`."""
+    lines = read("hack/cluster", "env", "--name", cluster)
+    seen = subprocess.run(["bash", "-c", f"{lines}\nenv -0"], text=True, stdout=subprocess.PIPE, check=True).stdout
+    return dict(entry.split("=", 1) for entry in seen.split("\0") if "=" in entry)
 
 
-def install(env: dict[str, str]) -> None:
-    """Install or upgrade the chart with the images that the cluster holds."""
-    registry = "registry.luthier.local:5000/luthier"
-    images = [f"--set=image.{name}={registry}/{name}:dev" for name in ("operator", "trainer", "server")]
+def install(env: dict[str, str], images: Sequence[str]) -> None:
+    """Install or upgrade the chart. `images` are its options for them."""
     run(
         "helm", "upgrade", "--install", "luthier", "helm", "--namespace", "luthier-system", "--create-namespace",
-        *images, "--set=ompNumThreads=1", "--wait", "--timeout", "180s", env=env, capture=True,
+        *images, "--set=ompNumThreads=1", "--wait", "--timeout=180s", "--rollback-on-failure", env=env,
     )  # fmt: skip
+
+
+def images_of_this_checkout() -> list[str]:
+    """Return the chart's options that name each image by its content: a changed one restarts the operator."""
+    return read("hack/images", "chart-values").split()
 
 
 if __name__ == "__main__":

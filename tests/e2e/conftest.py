@@ -17,10 +17,9 @@ def node() -> Iterator[dict[str, str]]:
     """The environment of kubectl on a running cluster that holds the images and the operator."""
     story.run("hack/cluster", "up", "--name", CLUSTER)
     try:
-        story.run("hack/images", "build", "all")
         story.run("hack/images", "load", "--name", CLUSTER)
         env = story.cluster_env(CLUSTER)
-        story.install(env)
+        story.install(env, story.images_of_this_checkout())
         yield env
     finally:
         if not os.environ.get("LUTHIER_KEEP_CLUSTER"):
