@@ -11,14 +11,21 @@ app.kubernetes.io/name: luthier
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end -}}
-{{/* What the operator does in a namespace that it watches: each verb is used, none is spare (tests/helm). */}}
+{{- define "luthier.watched" -}}
+{{- if .Values.watchNamespaces -}}
+matchNames: {{- toYaml .Values.watchNamespaces | nindent 2 }}
+{{- else -}}
+any: true
+{{- end -}}
+{{- end -}}
+{{/* What the operator does in a namespace that it watches; tests/helm holds the same list. */}}
 {{- define "luthier.rules" -}}
 - apiGroups: [luthier.dev]
   resources: [finetunejobs, evaluations, modeldeployments]
   verbs: [get, list, watch]
 - apiGroups: [luthier.dev]
   resources: [finetunejobs/status, evaluations/status, modeldeployments/status]
-  verbs: [get, update, patch]
+  verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
@@ -33,10 +40,10 @@ app.kubernetes.io/component: operator
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes]
-  verbs: [get, list, watch, create, update, delete]
+  verbs: [get, list, watch, create, update]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get]

@@ -15,9 +15,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from luthier.api.base import Resources
 
 
-def _cpu_defaults(*, cpu: str = "500m", memory_request: str, memory_limit: str) -> Resources:
+def _cpu_defaults(*, cpu: str = "500m", limit: str = "2", memory_request: str, memory_limit: str) -> Resources:
     # Requests far under the limits: a small node can hold several steps that rarely work at the same time.
-    return Resources(requests={"cpu": cpu, "memory": memory_request}, limits={"cpu": "2", "memory": memory_limit})
+    return Resources(requests={"cpu": cpu, "memory": memory_request}, limits={"cpu": limit, "memory": memory_limit})
 
 
 class Settings(BaseSettings):
@@ -62,19 +62,19 @@ class Settings(BaseSettings):
 
     # Defaults for pods whose object names no resources
     default_prepare_resources: Resources = Field(
-        default_factory=lambda: _cpu_defaults(memory_request="512Mi", memory_limit="4Gi"),
+        default_factory=lambda: _cpu_defaults(cpu="250m", memory_request="512Mi", memory_limit="3Gi"),
         description="The data pod.",
     )
     default_training_resources: Resources = Field(
-        default_factory=lambda: _cpu_defaults(memory_request="2Gi", memory_limit="4Gi"),
+        default_factory=lambda: _cpu_defaults(memory_request="1Gi", memory_limit="5Gi"),
         description="The training pod.",
     )
     default_serving_resources: Resources = Field(
-        default_factory=lambda: _cpu_defaults(memory_request="2Gi", memory_limit="5Gi"),
+        default_factory=lambda: _cpu_defaults(memory_request="2Gi", memory_limit="6Gi"),
         description="A serving pod, and the engine of an Evaluation.",
     )
     default_evaluator_resources: Resources = Field(
-        default_factory=lambda: _cpu_defaults(cpu="100m", memory_request="256Mi", memory_limit="2Gi"),
+        default_factory=lambda: _cpu_defaults(cpu="100m", limit="1", memory_request="128Mi", memory_limit="1Gi"),
         description="The evaluator beside the engine.",
     )
     gpu_resource_name: str = Field(default="nvidia.com/gpu", description="What a GPU is called in resources.")

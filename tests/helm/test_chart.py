@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -49,6 +51,25 @@ def test_no_rule_is_a_wildcard_and_none_touches_secrets(helm):
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
+def test_the_operator_may_do_what_it_does_and_no_more(helm):
+    rules = named(render(helm), "ClusterRole", "luthier")["rules"]
+    granted = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    read = {"get", "list", "watch"}
+    kinds = ("finetunejobs", "evaluations", "modeldeployments")
+    assert granted == {
+        **dict.fromkeys(kinds, read),
+        **{f"{kind}/status": {"update"} for kind in kinds},
+        "jobs": read | {"create", "delete"},
+        "deployments": read | {"create", "patch", "delete"},
+        "controllerrevisions": read | {"create", "delete"},
+        "services": read | {"create", "patch", "delete"},
+        "httproutes": read | {"create", "update"},
+        "pods": {"list", "watch"},
+        "persistentvolumeclaims": {"get"},
+        "events": {"create", "patch"},
+    }
+
+
 def test_watching_all_namespaces_takes_a_cluster_role(helm):
     documents = render(helm)
     rules = named(documents, "ClusterRole", "luthier")["rules"]
@@ -56,8 +77,8 @@ def test_watching_all_namespaces_takes_a_cluster_role(helm):
 
 
 def test_watching_two_namespaces_takes_a_role_in_each_and_no_cluster_role(helm):
-    documents = render(helm, 'watchNamespaces=["team-a","team-b"]')
-    assert not [d for d in documents if d["kind"] == "ClusterRole" and d["metadata"]["name"] == "luthier"]
+    documents = render(helm, 'watchNamespaces=["team-a","team-b"]', "userRoles=false")
+    assert not [d for d in documents if d["kind"].startswith("ClusterRole")]
     roles = [d for d in documents if d["kind"] == "Role" and d["metadata"]["name"] == "luthier"]
     assert [r["metadata"]["namespace"] for r in roles] == ["team-a", "team-b"]
     everywhere = named(render(helm), "ClusterRole", "luthier")["rules"]
@@ -86,9 +107,23 @@ def test_the_settings_read_what_the_chart_writes(helm, monkeypatch):
     settings = Settings()
     assert settings.watch_namespaces == ["team-a"]
     assert settings.server_startup_seconds == 77
-    assert settings.default_serving_resources.limits == {"cpu": "2", "memory": "6Gi"}
+    defaults = [name for name in Settings.model_fields if name.startswith("default_")]
+    assert len(defaults) == 4
+    assert all(getattr(settings, name) == Settings.model_fields[name].default_factory() for name in defaults)
     known = {f"LUTHIER_{name.upper()}" for name in Settings.model_fields}
     assert {item["name"] for item in env} <= known
+
+
+def test_settings_without_a_value_of_their_own_can_be_set(helm):
+    secret = {"name": "LUTHIER_PROMETHEUS_HEADERS", "valueFrom": {"secretKeyRef": {"name": "prom", "key": "headers"}}}
+    documents = render(helm, f"extraEnv={json.dumps([secret])}")
+    assert secret in named(documents, "Deployment", "luthier")["spec"]["template"]["spec"]["containers"][0]["env"]
+
+
+@pytest.mark.parametrize("image", ["r.example/luthier/operator:v1.0-RC1", "host:5000/o@sha256:" + "a" * 64])
+def test_an_image_may_have_any_tag_or_a_digest(helm, image):
+    documents = render(helm, f'image.operator="{image}"', 'resources.requests={"cpu": 1}')
+    assert named(documents, "Deployment", "luthier")["spec"]["template"]["spec"]["containers"][0]["image"] == image
 
 
 def test_the_crds_stay_when_the_chart_goes(helm):
@@ -121,10 +156,23 @@ def test_monitors_and_rules_stand_behind_values(helm):
     serving = named(documents, "PodMonitor", "luthier-serving")["spec"]
     relabelled = {r["targetLabel"] for r in serving["podMetricsEndpoints"][0]["relabelings"]}
     assert "pod_uid" in relabelled
+    assert serving["podMetricsEndpoints"][0]["interval"] == "2s", "what analysis takes for the scrape interval"
+    assert named(documents, "PodMonitor", "luthier")["spec"]["podMetricsEndpoints"][0]["honorLabels"] is True
+    training = named(documents, "PodMonitor", "luthier-training")["spec"]
+    assert training["podMetricsEndpoints"][0]["port"] == "progress"
     alerts = [r for g in named(documents, "PrometheusRule", "luthier")["spec"]["groups"] for r in g["rules"]]
     operations = (CHART.parent / "docs" / "operations.md").read_text()
     assert alerts
     assert all(f"## {alert['alert']}" in operations for alert in alerts)
+    assert all(a["annotations"]["runbook"] == f"docs/operations.md#{a['alert'].lower()}" for a in alerts)
+
+
+def test_an_alert_asks_for_reasons_that_the_operator_gives():
+    from luthier.api.conditions import Reason
+
+    asked = re.findall(r'reason=~?"([^"]+)"', (CHART / "alerts.yaml").read_text())
+    assert asked
+    assert {reason for text in asked for reason in text.split("|")} <= {str(reason) for reason in Reason}
 
 
 def test_promtool_accepts_the_alerts():
