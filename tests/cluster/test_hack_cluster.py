@@ -147,9 +147,10 @@ def node() -> Iterator[Cluster]:
     """A whole cluster, for all tests of this file that need one."""
     name = f"test-{os.getpid()}-node"
     hack_cluster("up", "--name", name, timeout=3600)
-    yield state.find(name)
+    started = state.find(name)
+    yield started
     hack_cluster("down", "--delete", "--name", name)
-    assert not traces_of(name)
+    assert not traces_of(started)
 
 
 @pytest.fixture(scope="module")
@@ -164,13 +165,18 @@ def kubectl(node: Cluster) -> Kubectl:
 BASE = f"{REGISTRY}/luthier/base:bookworm-1"
 
 
-def traces_of(name: str) -> list[str]:
-    """Everything on this machine that belongs to a cluster's node: mounts, interfaces, control groups, sockets."""
-    namespace = f"luthier-{name}"
-    found = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"/{name}/" in line]
-    found += [str(path) for path in cgroups.ROOT.glob(f"*/{namespace}")]
-    found += [str(path) for path in (Path("/run/netns") / namespace, Path("/run/luthier") / name) if path.exists()]
-    return found
+def traces_of(cluster: Cluster) -> list[str]:
+    """Everything on this machine that belongs to a cluster's node: mounts, interface, routes, control groups, sockets.
+
+    Control groups lie below a controller's folder (v1) or at the top (v2).
+    """
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    routes = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True).stdout.splitlines()
+    found = [line for line in mounts if f"/{cluster.name}/" in line]
+    found += [line for line in routes if line.startswith((cluster.pod_cidr, cluster.service_cidr))]
+    found += [str(path) for depth in ("", "*/") for path in cgroups.ROOT.glob(f"{depth}{cluster.namespace}")]
+    places = (Path("/run/netns") / cluster.namespace, cluster.runtime, Path(f"/sys/class/net/luthier{cluster.number}"))
+    return found + [str(path) for path in places if path.exists()]
 
 
 def get(url: str) -> str:
@@ -277,7 +283,7 @@ class TestNode:
         for pid in {*left, *group.processes()}:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: not group.processes())
-        assert traces_of(node.name), "nothing was left behind: this test shows nothing"
+        assert traces_of(node), "nothing was left behind: this test shows nothing"
 
         hack_cluster("up", "--name", node.name)
         kubectl("run", "again", "--restart=Never", f"--image={BASE}", "--command", "--", "true")
@@ -285,7 +291,7 @@ class TestNode:
 
     def test_stopped_it_leaves_no_trace(self, node):
         hack_cluster("down", "--name", node.name)
-        assert traces_of(node.name) == []
+        assert traces_of(node) == []
 
 
 def _answers(address: str) -> bool:
