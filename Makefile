@@ -14,7 +14,7 @@ CLUSTER ?= luthier
 LEFTOVERS := -W ignore::pytest.PytestUnraisableExceptionWarning
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/hack
 
-.PHONY: help install venv generate verify lint unit simulation api-test node-test image-test test demo demo-down
+.PHONY: help install venv generate verify lint unit simulation faults api-test node-test image-test test demo demo-down
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ simulation: install ## The statistical promises, by seeded simulation (a minute)
 
 api-test: install ## Tests against a real API server on loopback (no root)
 	$(BIN)/pytest -q tests/cluster tests/helm -m "not node" $(LEFTOVERS)
+
+faults: install ## Kill the operator at every write of every life, and print the scorecard (no root, half an hour)
+	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(BIN)/python -m faults
 
 image-test: install ## Trainer and server tests inside their images (root)
 	hack/images build all

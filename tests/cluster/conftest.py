@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from apiserver import client, install_crds
 from localcluster import ControlPlane
-
-CRDS = Path(__file__).resolve().parents[2] / "crds"
 
 
 @pytest.fixture(scope="session")
@@ -44,19 +39,15 @@ def kubectl(control_plane: ControlPlane):
 
 
 @pytest.fixture(scope="session")
-def installed(kubectl) -> None:
-    """Install our CRDs and wait until they are served."""
-    kubectl("apply", "--server-side", "-f", str(CRDS))
-    kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+def installed(control_plane: ControlPlane) -> None:
+    install_crds(control_plane)
 
 
 @pytest.fixture(scope="session")
 def api(control_plane: ControlPlane, installed: None) -> Iterator[httpx.Client]:
     """Yield an HTTP client of the API server, with our CRDs installed."""
-    config = json.loads(control_plane.kubeconfig.read_text())
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    with httpx.Client(base_url=cluster["server"], verify=_tls(cluster, user), trust_env=False, timeout=30) as client:
-        yield client
+    with client(control_plane) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -95,12 +86,3 @@ def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path):
         process.send_signal(signal.SIGTERM)
     for process in processes:
         assert process.wait(timeout=30) in (0, -signal.SIGKILL), "the operator did not stop cleanly"
-
-
-def _tls(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
-    with tempfile.NamedTemporaryFile() as pair:  # ssl loads a certificate from files only
-        pair.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
-        pair.flush()
-        context.load_cert_chain(pair.name)
-    return context

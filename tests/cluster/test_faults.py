@@ -1,0 +1,136 @@
+"""The operator behind the fault proxy, on a real API server: whatever breaks, the end is the undisturbed one.
+
+All crash points: `make faults`. Here a seeded sample of them, and the faults that are no crash.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from faults.crash import compare, enumerate_crashes, run
+from faults.lives import LIVES, nobody
+from faults.rules import Rule
+from faults.world import World
+from servingstage import install_routes
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+ROLLBACK, TRAINING = LIVES["deployment-rolled-back"], LIVES["finetune-success"]
+OURS = "/apis/luthier.dev/.*"
+
+
+@pytest.fixture(scope="module")
+def calm(api, tmp_path_factory):
+    """The undisturbed runs that the others are compared with."""
+    install_routes(api)
+    folder = tmp_path_factory.mktemp("calm")
+    return {life.name: run(api, life, folder) for life in (ROLLBACK, TRAINING)}
+
+
+def test_a_sample_of_all_crash_points_ends_as_undisturbed(api, calm, tmp_path):
+    score = enumerate_crashes(api, tmp_path, sample=24, seed=7, workers=3)
+    assert score.wrong == []
+    assert score.points >= 18
+
+
+WRITE_FAULTS = {
+    "a conflict on each third write": [Rule(act="status", write=n, status=409) for n in range(1, 30, 3)],
+    "throttled, to come back after a second": [
+        Rule(act="status", method="PUT|PATCH", status=429, retry_after=1, times=3)
+    ],
+    "a burst of errors": [Rule(act="status", method="POST|PUT|PATCH|DELETE", status=code) for code in (500, 503, 504)],
+    "replies that are lost after the write was stored": [Rule(act="cut-reply", write=n) for n in range(2, 30, 4)],
+    "replies that end in the middle": [Rule(act="truncate", write=n) for n in range(1, 30, 4)],
+    "connections cut before anything is sent": [Rule(act="drop", write=n) for n in range(3, 30, 4)],
+    "lists that fail": [Rule(act="status", method="GET", path=".*/(jobs|pods|httproutes)", status=500, times=6)],
+}
+WATCH_FAULTS = {
+    "watches that end with 410": [Rule(act="watch-error", status=410, times=12)],
+    "watches that end with 429, 500 and 503": [
+        Rule(act="watch-error", status=code, times=6) for code in (429, 500, 503)
+    ],
+    "watches cut in the middle of a line": [Rule(act="watch-cut", times=20)],
+    "events that come twice, the older one last": [Rule(act="watch-twice", times=0)],
+}
+
+
+@pytest.mark.parametrize("life", [ROLLBACK, TRAINING], ids=lambda life: life.name)
+@pytest.mark.parametrize("fault", [*WRITE_FAULTS, *WATCH_FAULTS])
+def test_it_lives_through(api, calm, tmp_path, life, fault):
+    done = run(api, life, tmp_path, *(WRITE_FAULTS | WATCH_FAULTS)[fault])
+    assert compare(calm[life.name], done) == []
+    assert done.starts == 1, "it did not die of it"
+    assert done.fired
+
+
+def test_an_api_server_that_is_gone_for_twenty_seconds(api, calm, tmp_path):
+    def disturb(world: World) -> None:
+        if world.stage.weights().get("r2"):
+            world.once("gone", lambda: world.proxy.outage(True))
+        if "gone" in world.notes and time.monotonic() > world.notes["gone"] + 20:
+            world.once("back", lambda: world.proxy.outage(False))
+
+    done = run(api, ROLLBACK, tmp_path, disturb=disturb)
+    assert compare(calm[ROLLBACK.name], done) == []
+    assert done.starts == 1
+    assert done.seconds > 20
+
+
+def test_a_process_that_stands_still_for_ten_seconds(api, calm, tmp_path):
+    def disturb(world: World) -> None:
+        if world.stage.weights().get("r2"):
+            world.once("stopped", lambda: world.operator.signal(signal.SIGSTOP))
+        if "stopped" in world.notes and time.monotonic() > world.notes["stopped"] + 10:
+            world.once("continued", lambda: world.operator.signal(signal.SIGCONT))
+
+    done = run(api, ROLLBACK, tmp_path, disturb=disturb)
+    assert compare(calm[ROLLBACK.name], done) == []
+    assert done.starts == 1
+
+
+PROMETHEUS = {
+    "down": lambda world: setattr(world.stage, "down", True),
+    "empty": lambda world: setattr(world.stage, "mangle", lambda _: []),
+    "not a number": lambda world: setattr(world.stage, "mangle", lambda rows: _valued(rows, "NaN")),
+    "stale": lambda world: setattr(world.stage, "mangle", lambda rows: _shifted(rows, -60)),
+    "from the future": lambda world: setattr(world.stage, "mangle", lambda rows: _shifted(rows, 600)),
+    "of the stable's pods only": lambda world: setattr(world.stage, "mangle", _stable_only),
+}
+
+
+def _valued(rows, value):
+    return [{**row, "values": [[at, value] for at, _ in row["values"]]} for row in rows]
+
+
+def _shifted(rows, seconds):
+    return [{**row, "values": [[at + seconds, value] for at, value in row["values"]]} for row in rows]
+
+
+def _stable_only(rows):
+    return [row for row in rows if "-r1-" in row["metric"]["pod"]]
+
+
+@pytest.mark.parametrize("how", PROMETHEUS)
+def test_numbers_that_are_none_promote_nobody(api, calm, tmp_path, how):
+    """A healthy candidate, its numbers hidden: no step beyond the first weight, nothing taken back."""
+    promoted = LIVES["deployment-promoted"]
+    began: list[float] = []
+
+    def hidden(world: World) -> None:
+        PROMETHEUS[how](world)
+        promoted.begin(world)
+        began.append(time.monotonic())
+
+    life = type(promoted)(
+        name=promoted.name,
+        begin=hidden,
+        play=nobody,
+        is_over=lambda _: time.monotonic() > began[0] + 12,
+        state=lambda world: {"weights": world.stage.weights(), "history": len(world.stage.status()["history"])},
+    )
+    done = run(api, life, tmp_path)
+    assert done.problems == ()
+    assert done.state["history"] == 1
+    assert done.state["weights"].get("r2", 0) in (0, 25)

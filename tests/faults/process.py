@@ -1,0 +1,61 @@
+"""The operator as a process that is born quickly and dies by SIGKILL.
+
+A server process imports the operator once and forks: a start then costs no import. What runs is `luthier run`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["luthier.__main__"])
+
+
+class Operator:
+    """One operator, started again and again under the same settings."""
+
+    def __init__(self, *, kubeconfig: Path, namespace: str, log: Path, **settings: object) -> None:
+        known = {"namespace": namespace, "watch_namespaces": namespace, "health_port": 0, "leader_elect": False}
+        known |= {"health_host": "127.0.0.1", "prometheus_url": "", "log_level": "INFO"}
+        self._environment = {f"LUTHIER_{name.upper()}": str(value) for name, value in (known | settings).items()}
+        self._environment |= {"KUBECONFIG": str(kubeconfig), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        self.log = log
+        self._process: multiprocessing.context.ForkServerProcess | None = None
+        self.starts = 0
+
+    def start(self) -> None:
+        self._process = _CONTEXT.Process(target=_run, args=(self._environment, str(self.log)), daemon=True)
+        self._process.start()
+        self.starts += 1
+
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.is_alive()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is put away."""
+        if self._process is not None and self._process.pid is not None and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def stop(self) -> None:
+        self.kill()
+        if self._process is not None:
+            self._process.join(10)
+
+
+def _run(environment: dict[str, str], log: str) -> None:
+    with open(log, "ab", buffering=0) as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    os.environ.update(environment)
+    from luthier.__main__ import main
+
+    sys.exit(main(["run"]))

@@ -1,0 +1,249 @@
+"""An HTTP proxy on loopback between one operator and the API server: counts writes, and breaks what a rule says.
+
+It runs in a thread and loop of its own. The operator speaks plain HTTP to it; it speaks TLS, as the cluster's
+administrator, to the API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from faults.rules import Rule
+
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
+_HOP = {"host", "connection", "transfer-encoding", "content-length", "content-encoding", "keep-alive"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """A write that was sent, and what became of it; a status of 0: nobody was told."""
+
+    number: int
+    method: str
+    path: str
+    status: int
+    body: bytes
+
+
+class FaultProxy:
+    """A proxy for as long as a `with` block lasts."""
+
+    def __init__(self, server: str, tls: ssl.SSLContext, *, rules: Iterable[Rule] = ()) -> None:
+        self._server = server
+        self._tls = tls
+        self._left = [[rule, rule.times] for rule in rules]
+        self.kill: Callable[[], None] = lambda: None
+        """Ends the operator's process at once."""
+        self.writes: list[Write] = []
+        self.reads = 0
+        self.fired: list[Rule] = []
+        self._count = 0
+        self._down = False
+        self._streams: dict[int, web.Request] = {}
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.url = ""
+
+    # For the test's thread
+
+    def __enter__(self) -> FaultProxy:
+        self._thread.start()
+        assert self._ready.wait(10), "the proxy did not start"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def add(self, *rules: Rule) -> None:
+        """Begin to break something."""
+        self._loop.call_soon_threadsafe(self._left.extend, [[rule, rule.times] for rule in rules])
+
+    def clear(self) -> None:
+        """Break nothing more."""
+        self._loop.call_soon_threadsafe(self._left.clear)
+
+    def outage(self, on: bool) -> None:
+        """Let the API server be gone: connections are cut, watches too; or be back."""
+        self._loop.call_soon_threadsafe(self._set_outage, on)
+
+    def arm(self, *rules: Rule) -> None:
+        """Count writes from here on; these rules hold from here on."""
+        done = threading.Event()
+
+        def reset() -> None:
+            self._count, self.reads = 0, 0
+            self.writes.clear()
+            self._left.extend([rule, rule.times] for rule in rules)
+            done.set()
+
+        self._loop.call_soon_threadsafe(reset)
+        assert done.wait(10), "the proxy hangs"
+
+    def write_kubeconfig(self, path: Path) -> Path:
+        """Write what the operator needs to find the API server here."""
+        context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "x", "cluster": {"server": self.url}}],
+            "users": [{"name": "x", "user": {"token": "none"}}],
+            "contexts": [context],
+            "current-context": "x",
+        }
+        path.write_text(json.dumps(config))
+        return path
+
+    # In the proxy's thread
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
+        async with aiohttp.ClientSession(self._server, connector=connector, auto_decompress=False) as self._upstream:
+            app = web.Application(client_max_size=16 << 20)
+            app.router.add_route("*", "/{path:.*}", self._handle)
+            runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            self._ready.set()
+            await self._stop.wait()
+            await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        is_watch = request.query.get("watch") == "true"
+        number = self._number(request)
+        rule = self._rule(request, number, is_watch)
+        if self._down:
+            return _cut(request)
+        if rule is not None and (reply := await self._before(rule, request)) is not None:
+            return reply
+        if is_watch:
+            return await self._stream(request, rule)
+        async with self._send(request, body) as answer:
+            data = await answer.read()
+            if number is not None:
+                self.writes.append(
+                    Write(number=number, method=request.method, path=request.path, status=answer.status, body=body)
+                )
+            return self._after(rule, request, answer, data)
+
+    def _set_outage(self, on: bool) -> None:
+        self._down = on
+        for request in tuple(self._streams.values()) if on else ():
+            _cut(request)
+
+    def _number(self, request: web.Request) -> int | None:
+        if request.method not in WRITES or "/leases" in request.path:
+            self.reads += 1
+            return None
+        self._count += 1
+        return self._count
+
+    def _rule(self, request: web.Request, number: int | None, is_watch: bool) -> Rule | None:
+        for entry in self._left:
+            rule, left = entry
+            if rule.matches(request.method, request.path, write=number, is_watch=is_watch):
+                if left == 1:
+                    self._left.remove(entry)
+                entry[1] = left - 1
+                self.fired.append(rule)
+                return rule
+        return None
+
+    async def _before(self, rule: Rule, request: web.Request) -> web.StreamResponse | None:
+        if rule.act == "kill-before":
+            self.kill()
+            return _cut(request)
+        if rule.act == "drop":
+            return _cut(request)
+        if rule.act == "delay":
+            await asyncio.sleep(rule.seconds)
+        if rule.act == "status":
+            headers = {"Retry-After": str(rule.retry_after)} if rule.retry_after is not None else {}
+            return web.json_response(_status(rule.status), status=rule.status, headers=headers)
+        return None
+
+    def _after(
+        self, rule: Rule | None, request: web.Request, answer: aiohttp.ClientResponse, data: bytes
+    ) -> web.StreamResponse:
+        if rule is not None and rule.act == "kill-after":
+            self.kill()
+            return _cut(request)
+        if rule is not None and rule.act == "cut-reply":
+            return _cut(request)
+        if rule is not None and rule.act == "truncate":
+            data = data[: len(data) // 2]
+        return web.Response(body=data, status=answer.status, headers=_kept(answer.headers))
+
+    async def _stream(self, request: web.Request, rule: Rule | None) -> web.StreamResponse:
+        async with self._send(request, b"") as answer:
+            response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
+            response.enable_chunked_encoding()
+            await response.prepare(request)
+            self._streams[id(request)] = request
+            try:
+                async for line in self._lines(answer, rule):
+                    await response.write(line)
+                    if not line.endswith(b"\n"):
+                        return _cut(request)
+            finally:
+                del self._streams[id(request)]
+            return response
+
+    async def _lines(self, answer: aiohttp.ClientResponse, rule: Rule | None) -> AsyncIterator[bytes]:
+        if rule is not None and rule.act == "watch-error":
+            yield json.dumps({"type": "ERROR", "object": _status(rule.status)}).encode() + b"\n"
+            return
+        if rule is not None and rule.act == "watch-silence":
+            await asyncio.sleep(rule.seconds)
+            return
+        last = b""
+        while line := await answer.content.readline():
+            if rule is not None and rule.act == "watch-cut":
+                yield line[: len(line) // 2]
+                return
+            yield line
+            if rule is not None and rule.act == "watch-twice" and last:
+                yield last
+            last = line
+
+    def _send(self, request: web.Request, body: bytes) -> Any:
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP | {"authorization"}}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        return self._upstream.request(
+            request.method, request.rel_url, data=body or None, headers=headers, timeout=timeout
+        )
+
+
+def _kept(headers: Any) -> dict[str, str]:
+    return {k: v for k, v in headers.items() if k.lower() not in _HOP}
+
+
+def _cut(request: web.Request) -> web.StreamResponse:
+    """End the connection without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=500)
+
+
+def _status(code: int) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": "a fault of the test"}

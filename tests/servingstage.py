@@ -1,0 +1,299 @@
+"""What stands around ModelDeployments on a real API server: kubelet, gateway, clients and a Prometheus, played.
+
+Pods become ready, the route is accepted, counters grow as the route's weights say, and Prometheus has raw samples.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+
+from factories import make_evaluation
+from luthier.naming import REVISION_LABEL, ROLE_LABEL
+from waiting import until
+
+Json = dict[str, Any]
+OURS, GATEWAY = "apis/luthier.dev/v1alpha1", "apis/gateway.networking.k8s.io/v1"
+ROOTS = {
+    "evaluations": OURS,
+    "modeldeployments": OURS,
+    "httproutes": GATEWAY,
+    "deployments": "apis/apps/v1",
+    "controllerrevisions": "apis/apps/v1",
+}
+HTTPROUTE_CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "httproutes.gateway.networking.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"},
+    },
+    "spec": {
+        "group": "gateway.networking.k8s.io",
+        "scope": "Namespaced",
+        "names": {"kind": "HTTPRoute", "plural": "httproutes", "singular": "httproute", "listKind": "HTTPRouteList"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            part: {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+                            for part in ("spec", "status")
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+"""A stand-in for Gateway API's own CRD: its schema and defaults are met on the node, end to end."""
+
+
+class Stage(threading.Thread):
+    """Kubelet, gateway, clients and scraper of one namespace, four times a second."""
+
+    def __init__(self, api: httpx.Client, namespace: str) -> None:
+        super().__init__(daemon=True)
+        self._http = httpx.Client(base_url=api.base_url, transport=api._transport, timeout=30)
+        self.namespace = namespace
+        self.rate = 40.0
+        self.errors: dict[str, float] = {}
+        self.broken: dict[str, Json] = {}
+        """By revision number ("r2"): the container status of its pods, which never get ready."""
+        self.down = False
+        self.mangle: Callable[[list[Json]], list[Json]] = lambda rows: rows
+        """What Prometheus makes of its series before it answers."""
+        self.samples: list[tuple[Json, float, float]] = []
+        self._counters: dict[str, list[int]] = {}
+        self.timeline: list[tuple[dict[str, int], dict[str, int]]] = []
+        """Each route that was written: its weights, and the requests that each revision got under the one before."""
+        self._sent: dict[str, int] = {}
+        self._random = random.Random(7)
+        self._stopped = threading.Event()
+
+    # The API
+
+    def url(self, plural: str, name: str = "") -> str:
+        base = f"/{ROOTS.get(plural, 'api/v1')}/namespaces/{self.namespace}/{plural}"
+        return f"{base}/{name}" if name else base
+
+    def get(self, plural: str, name: str) -> Json | None:
+        reply = self._http.get(self.url(plural, name))
+        return reply.json() if reply.status_code == 200 else None
+
+    def list(self, plural: str) -> list[Json]:
+        reply = self._http.get(self.url(plural))
+        return reply.json().get("items", [])
+
+    def create(self, plural: str, body: Json) -> None:
+        reply = self._http.post(self.url(plural), json=body)
+        assert reply.status_code == 201, reply.text
+
+    def patch(self, plural: str, name: str, body: Json, *, status: bool = False) -> None:
+        url = self.url(plural, name) + ("/status" if status else "")
+        headers = {"Content-Type": "application/merge-patch+json"}
+        reply = self._http.patch(url, json=body, headers=headers)
+        assert reply.status_code in (200, 404, 409), reply.text
+
+    # The parts
+
+    def run(self) -> None:
+        last = time.monotonic()
+        while not self._stopped.wait(0.25):
+            now = time.monotonic()
+            pods = [p for p in self.list("pods") if p["metadata"]["labels"].get(ROLE_LABEL) == "serving"]
+            routes = self.list("httproutes")
+            for pod in pods:
+                self._start_pod(pod)
+            for route in routes:
+                self._accept(route)
+            self._send(pods, routes, now - last)
+            self._scrape(pods)
+            last = now
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join(timeout=10)
+
+    def _start_pod(self, pod: Json) -> None:
+        broken = self.broken.get(number_of(pod))
+        ready = "False" if broken else "True"
+        if _condition(pod, "Ready") == ready:
+            return
+        said: Json = {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}
+        if broken:
+            base = {"name": "server", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+            said["containerStatuses"] = [base | broken]
+        self.patch("pods", pod["metadata"]["name"], {"status": said}, status=True)
+
+    def _accept(self, route: Json) -> None:
+        generation = route["metadata"]["generation"]
+        parents = route.get("status", {}).get("parents", [])
+        if parents and parents[0]["conditions"][0]["observedGeneration"] == generation:
+            return
+        self._note(route)
+        accepted = {"type": "Accepted", "status": "True", "observedGeneration": generation}
+        said = [{"parentRef": p, "conditions": [accepted]} for p in route["spec"]["parentRefs"]]
+        self.patch("httproutes", route["metadata"]["name"], {"status": {"parents": said}}, status=True)
+
+    def _send(self, pods: list[Json], routes: list[Json], seconds: float) -> None:
+        for route in routes:
+            for backend in route["spec"]["rules"][0]["backendRefs"]:
+                mine = [p for p in pods if p["metadata"]["name"].startswith(backend["name"] + "-")]
+                for _ in range(round(self.rate * seconds * backend["weight"] / 100 + self._random.random())):
+                    if mine:
+                        self._request(self._random.choice(mine))
+
+    def _note(self, route: Json) -> None:
+        found = {}
+        for backend in route["spec"]["rules"][0]["backendRefs"]:
+            found[revision_in(backend["name"])] = backend["weight"]
+        self.timeline.append((found, self._sent))
+        self._sent = {}
+
+    def violations(self, min_samples: int) -> Iterator[str]:
+        """Say what no rollout may do, in the routes that were seen."""
+        ended: set[str] = set()
+        before: dict[str, int] = {}
+        for weights, sent in self.timeline:
+            if sum(weights.values()) != 100:
+                yield f"weights {weights} are not 100 together"
+            for revision, weight in weights.items():
+                had = before.get(revision, 0)
+                if weight > had and revision in ended:
+                    yield f"{revision} was taken back, and then got {weight} %"
+                if weight > had > 0 and len(weights) == 2 and sent.get(revision, 0) < min_samples:
+                    yield f"{revision} went from {had} % to {weight} % on {sent.get(revision, 0)} requests"
+            ended |= {revision for revision in before if revision not in weights}
+            before = weights
+
+    def _request(self, pod: Json) -> None:
+        counter = self._counters.setdefault(pod["metadata"]["uid"], [0, 0])
+        counter[0] += 1
+        counter[1] += self._random.random() < self.errors.get(number_of(pod), 0.0)
+        self._sent[number_of(pod)] = self._sent.get(number_of(pod), 0) + 1
+
+    def _scrape(self, pods: list[Json]) -> None:
+        at = time.time()
+        for pod in pods:
+            meta = pod["metadata"]
+            started, bad = self._counters.get(meta["uid"], [0, 0])
+            base = {"namespace": self.namespace, "pod": meta["name"], "pod_uid": meta["uid"]}
+            self.samples.append(({**base, "__name__": "luthier_requests_started_total"}, at, started))
+            finished = {**base, "__name__": "luthier_requests_total", "outcome": "refused"}
+            self.samples.append((finished, at, bad))
+
+    def answer(self, query: str) -> Json:
+        """Answer as Prometheus does: a matrix of raw samples."""
+        match = re.fullmatch(r'\{__name__=~"(.*?)",namespace="(.*?)",pod=~"(.*?)",edge=~"(.*)"\}\[(\d+)s\]', query)
+        assert match, query
+        names, namespace, pods, _, seconds = match.groups()
+        after, wanted, pod = time.time() - int(seconds), set(names.split("|")), re.compile(pods)
+        series: dict[str, Json] = {}
+        for labels, at, value in list(self.samples):
+            is_asked = (
+                labels["namespace"] == namespace and labels["__name__"] in wanted and pod.fullmatch(labels["pod"])
+            )
+            if at > after and is_asked:
+                one = series.setdefault(json.dumps(labels), {"metric": labels, "values": []})
+                one["values"].append([at, str(value)])
+        return {"status": "success", "data": {"resultType": "matrix", "result": self.mangle(list(series.values()))}}
+
+    # What the test looks at
+
+    def status(self) -> Json:
+        obj = self.get("modeldeployments", "support")
+        return (obj or {}).get("status", {})
+
+    def condition(self, type_: str) -> str | None:
+        found = next((c for c in self.status().get("conditions", []) if c["type"] == type_), None)
+        return f"{found['status']}/{found['reason']}" if found else None
+
+    def weights(self) -> dict[str, int]:
+        found = {}
+        for route in self.list("httproutes"):
+            for backend in route["spec"]["rules"][0]["backendRefs"]:
+                found[revision_in(backend["name"])] = backend["weight"]
+        return found
+
+    def stable(self) -> str:
+        return self.status().get("stable", {}).get("name", "-").partition("-")[0]
+
+    def evaluation(self, name: str, digest: str, **changes: Any) -> None:
+        """Make an Evaluation that has ended."""
+        body = make_evaluation(name, namespace=self.namespace, suspend=True)
+        self.create("evaluations", {**body, "metadata": {"name": name}})
+        profile = {"maxModelLen": 1024, "dtype": "Auto", "quantization": "None"}
+        status = {"verdict": "Passed", "modelDigest": digest, "servingProfile": profile}
+        status |= {"completionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1} | changes
+        self.patch("evaluations", name, {"status": status}, status=True)
+
+    def change(self, **spec: Any) -> None:
+        self.patch("modeldeployments", "support", {"spec": spec})
+
+    def successor(self, number: int = 2) -> None:
+        """Ask for another model, judged and passed."""
+        self.evaluation(f"eval-{number}", "sha256:" + str(number) * 64)
+        model = {"artifactUri": f"pvc://artifacts/v{number}", "baseModelUri": "pvc://models/smol"}
+        self.change(model=model, requireEvaluation={"name": f"eval-{number}"})
+
+
+def revision_in(name: str) -> str:
+    """Return `r2` of a child's name."""
+    found = re.search(r"-(r\d+)-", name)
+    assert found, name
+    return found[1]
+
+
+def number_of(pod: Json) -> str:
+    return pod["metadata"]["labels"][REVISION_LABEL].partition("-")[0]
+
+
+def _condition(pod: Json, type_: str) -> str | None:
+    return next((c["status"] for c in pod["status"].get("conditions", []) if c["type"] == type_), None)
+
+
+def install_routes(api: httpx.Client) -> None:
+    """Install the route type."""
+    url = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    reply = api.post(url, json=HTTPROUTE_CRD)
+    assert reply.status_code in (201, 409), reply.text
+    until(lambda: api.get(f"/{GATEWAY}/httproutes").status_code == 200, "HTTPRoutes are served")
+
+
+@contextmanager
+def prometheus_of(stage: Stage) -> Iterator[str]:
+    """Yield the address of a Prometheus that has the stage's samples."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(503 if stage.down else 200)
+            self.end_headers()
+            self.wfile.write(b"no" if stage.down else json.dumps(stage.answer(body["query"][0])).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
