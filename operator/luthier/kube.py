@@ -1,7 +1,8 @@
 """The Kubernetes API: few verbs on raw JSON, each with a time limit. The only module that imports `kubernetes`.
 
-Of the client library only configuration and HTTP are used; its leader election, dynamic client, watch and models
-are not (operator.md 1). Every write asks the fence first: a replica whose Lease runs out sends nothing.
+Of the client library only configuration and HTTP are used; its leader election (by wall clock), dynamic client,
+watch (silent reconnects) and models are not. Every write asks the fence first: a replica whose Lease runs out sends
+nothing.
 
 A status is written by PUT on `/status` with the resourceVersion that was read: whole, so that keys vanish when they
 are left out (a merge patch would keep them), and refused when somebody was faster.
@@ -56,6 +57,8 @@ class Connection:
 async def load_configuration() -> Configuration:
     """Read the kubeconfig named by KUBECONFIG, else the service account, else ~/.kube/config."""
     configuration = Configuration()
+    # No limit: each watch holds a connection, types times namespaces, and the Lease must never wait for one.
+    configuration.connection_pool_maxsize = 0
     path = os.environ.get("KUBECONFIG")
     if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
         load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]

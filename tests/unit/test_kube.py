@@ -1,6 +1,7 @@
 """Paths, and how the server's refusals are read."""
 
 import pytest
+import yaml
 
 from luthier import kube
 from luthier.errors import ApiError, Conflict, NotFound, Throttled
@@ -53,3 +54,16 @@ def test_an_error_in_a_watch_is_raised_with_its_code():
 def test_managed_fields_are_dropped():
     kind, obj = kube._watch_event(b'{"type":"ADDED","object":{"metadata":{"name":"x","managedFields":[{}]}}}')
     assert (kind, obj) == ("ADDED", {"metadata": {"name": "x"}})
+
+
+async def test_watches_of_any_number_of_namespaces_leave_a_connection_for_the_lease(tmp_path, monkeypatch):
+    config = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+        "clusters": [{"name": "here", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "me", "user": {"token": "t"}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    async with kube.connect() as client:
+        assert client.rest_client.maxsize == 0, "0 is aiohttp's word for no limit"
