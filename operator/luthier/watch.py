@@ -31,6 +31,8 @@ from luthier.resources import OWN
 log = logging.getLogger(__name__)
 
 Deliver = Callable[[str | None, Json], None]
+Answered = dict[tuple[str, str | None], float]
+"""When the server last answered a watch, by plural and namespace."""
 
 _WATCH_SECONDS = 60
 """Short on purpose: see above. A new watch goes on where the last one stopped and costs one request."""
@@ -42,10 +44,20 @@ _LAST_BACKOFF = 30.0
 class Watch:
     """The supervisor: there is always one kopf, or one about to start."""
 
-    def __init__(self, deliver: Deliver, *, metrics: Metrics, namespaces: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        deliver: Deliver,
+        *,
+        metrics: Metrics,
+        namespaces: Iterable[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._deliver = deliver
         self._metrics = metrics
         self._namespaces = tuple(namespaces)
+        self._clock = clock
+        self._answered: Answered = {}
+        """Older than any one life: a kopf that is started again and again hears nothing either."""
         self.life: Life | None = None
 
     async def run(self) -> None:
@@ -53,7 +65,7 @@ class Watch:
         failures = 0
         while True:
             began = time.monotonic()
-            self.life = Life(self._deliver, namespaces=self._namespaces)
+            self.life = self.new_life()
             self._metrics.kopf_starts.inc()
             self.life.start()
             try:
@@ -65,24 +77,32 @@ class Watch:
             log.warning("kopf ended and starts again in %.1f s: %s", delay, why)
             await asyncio.sleep(delay)
 
+    def new_life(self) -> Life:
+        """Return a kopf that is yet to start."""
+        for resource in OWN:
+            for scope in self._namespaces or (None,):
+                self._answered.setdefault((resource.plural, scope), self._clock())
+        return Life(self._deliver, namespaces=self._namespaces, answered=self._answered, clock=self._clock)
+
     def ages(self) -> dict[str, float]:
-        """Return, by kind, how long ago the server answered the quietest watch."""
-        return self.life.ages() if self.life else {}
+        """Return, by plural, how long ago the server answered the quietest watch; nothing before the first start."""
+        return _ages(self._answered, now=self._clock())
 
     async def _until_over(self, life: Life) -> str:
         while True:
             await asyncio.wait({life.ended}, timeout=5)
             if life.ended.done():
                 return life.ended.result()
-            silent = [plural for plural, age in life.ages().items() if age > _STALE_SECONDS]
-            if silent:
+            if silent := life.silent():
                 return f"no watch of {', '.join(silent)} was answered for {_STALE_SECONDS:.0f} s"
 
 
 class Life:
     """One start of kopf, from the thread's first step to its last."""
 
-    def __init__(self, deliver: Deliver, *, namespaces: tuple[str, ...]) -> None:
+    def __init__(
+        self, deliver: Deliver, *, namespaces: tuple[str, ...], answered: Answered, clock: Callable[[], float]
+    ) -> None:
         self._home = asyncio.get_running_loop()
         self._deliver = deliver
         self._namespaces = namespaces
@@ -90,8 +110,9 @@ class Life:
         self.ended: asyncio.Future[str] = self._home.create_future()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        born = time.monotonic()
-        self._answered = {(resource.plural, scope): born for resource in OWN for scope in (namespaces or (None,))}
+        self._answered = answered
+        self._clock = clock
+        self._born = clock()
 
     def start(self) -> None:
         """Start the thread."""
@@ -105,12 +126,10 @@ class Life:
                 self.loop.call_soon_threadsafe(self._stop.set)
         await asyncio.wait({self.ended}, timeout=_STOP_SECONDS)
 
-    def ages(self) -> dict[str, float]:
-        """Return, by plural, how long ago the server answered the quietest watch."""
-        ages: dict[str, float] = {}
-        for (plural, _), at in self._answered.items():
-            ages[plural] = max(ages.get(plural, 0.0), time.monotonic() - at)
-        return ages
+    def silent(self) -> list[str]:
+        """Return the plurals that this life has not heard of for too long; a new one gets its time."""
+        ages = _ages(self._answered, now=self._clock(), not_before=self._born)
+        return [plural for plural, age in ages.items() if age > _STALE_SECONDS]
 
     def _run(self) -> None:
         why = "it was stopped"
@@ -178,12 +197,12 @@ class Life:
     async def _note_answer(
         self, _session: aiohttp.ClientSession, _context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
     ) -> None:
-        if params.response.status != 200:
+        if params.response.status != 200 or not self._is_live:
             return
         parts = params.url.path.strip("/").split("/")
         scope = parts[parts.index("namespaces") + 1] if "namespaces" in parts else None
         if (parts[-1], scope) in self._answered:
-            self._answered[parts[-1], scope] = time.monotonic()
+            self._answered[parts[-1], scope] = self._clock()
 
     def _at_home(self, function: Callable[..., None], *args: Any) -> None:
         try:
@@ -202,6 +221,13 @@ class Life:
     def _over(self, why: str) -> None:
         if not self.ended.done():
             self.ended.set_result(why)
+
+
+def _ages(answered: Answered, *, now: float, not_before: float = float("-inf")) -> dict[str, float]:
+    ages: dict[str, float] = {}
+    for (plural, _), at in answered.items():
+        ages[plural] = max(ages.get(plural, 0.0), now - max(at, not_before))
+    return ages
 
 
 def _settings() -> kopf.OperatorSettings:
