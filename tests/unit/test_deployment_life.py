@@ -24,6 +24,11 @@ def serving(**rollout) -> World:
     return world
 
 
+def without_gates(evaluation: dict) -> dict:
+    spec = {key: value for key, value in evaluation["spec"].items() if key != "gates"}
+    return {**evaluation, "spec": spec}
+
+
 def entry(world: World) -> dict:
     return world.status["history"][0]
 
@@ -61,6 +66,8 @@ def test_a_settled_world_is_not_written_again():
         ({"evaluation": None}, "Reconciling=WaitingForEvaluation"),
         ({"evaluation": passed_evaluation(verdict=None)}, "Reconciling=WaitingForEvaluation"),
         ({"evaluation": passed_evaluation(verdict="Failed")}, "Stalled=EvaluationNotPassed"),
+        ({"evaluation": without_gates(passed_evaluation())}, "Stalled=EvaluationNotPassed"),
+        ({"evaluation": without_gates(passed_evaluation(verdict=None))}, "Stalled=EvaluationNotPassed"),
         ({"evaluation": passed_evaluation(digest=OTHER_DIGEST)}, "Stalled=EvaluationDigestMismatch"),
         ({"evaluation": passed_evaluation(servingProfile={"maxModelLen": 256})}, "Stalled=ServingProfileMismatch"),
         ({"claims": frozenset({"models"})}, "Reconciling=WaitingForPersistentVolumeClaim"),
@@ -74,6 +81,13 @@ def test_nothing_is_made_before_the_model_is_admitted(change, reason):
     assert world.condition("Ready") == f"False/{expected}"
     assert world.children == {}
     assert (plan.requeue_after == 30) == (type_ == "Reconciling")
+
+
+def test_an_evaluation_without_gates_admits_nothing_and_the_message_says_what_does():
+    world = World(evaluation=without_gates(passed_evaluation()))
+    world.settle()
+    assert "has no spec.gates" in world.message("Stalled")
+    assert "at least one gate" in world.message("Stalled")
 
 
 def test_an_evaluation_that_is_too_old_admits_nothing():

@@ -236,7 +236,12 @@ class EvaluationSpec(KubeModel):
         Field(min_length=1, max_length=16, description="Cases and metrics.", json_schema_extra=list_map("name")),
     ]
     gates: Annotated[
-        list[Gate] | None, Field(default=None, max_length=32, description="Bounds; all must hold. None: always Passed.")
+        list[Gate] | None,
+        Field(
+            default=None,
+            max_length=32,
+            description="Bounds; all must hold. None: always Passed, and no ModelDeployment accepts it.",
+        ),
     ]
     confidence_percent: Annotated[
         int, Field(default=95, ge=80, le=99, description="Level of the two-sided intervals that gates are decided on.")

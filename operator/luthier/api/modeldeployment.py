@@ -26,7 +26,7 @@ from luthier.api.evaluation import ModelSource
 class RequireEvaluation(KubeModel):
     """The judgement that admits a revision: same weights, same way of serving, verdict Passed."""
 
-    name: Annotated[ObjectName, Field(description="An Evaluation of this namespace.")]
+    name: Annotated[ObjectName, Field(description="An Evaluation of this namespace, with at least one gate.")]
     max_age_seconds: Annotated[
         int | None, Field(default=None, ge=60, le=315_360_000, description="Older judgements do not count.")
     ]

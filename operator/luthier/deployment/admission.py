@@ -72,7 +72,8 @@ def admit(spec: ModelDeploymentSpec, model: Model, evaluation: Json | None, *, n
         return Hold(reason=Reason.WAITING_FOR_EVALUATION, message=message)
     status = evaluation.get("status", {})
     hold = (
-        _judge_verdict(required, status)
+        _judge_gates(required, evaluation)
+        or _judge_verdict(required, status)
         or _judge_digest(required, status, model)
         or _judge_age(required, status, now)
         or _judge_profile(spec, status)
@@ -93,6 +94,16 @@ def admit(spec: ModelDeploymentSpec, model: Model, evaluation: Json | None, *, n
         completed_at=status.get("completionTime", ""),
     )
     return Admitted(evidence=evidence, warning=warning)
+
+
+def _judge_gates(required: RequireEvaluation, evaluation: Json) -> Hold | None:
+    if evaluation.get("spec", {}).get("gates"):
+        return None
+    message = (
+        f"Evaluation {required.name} has no spec.gates, so it passes whatever it finds; "
+        "name an Evaluation that has at least one gate in spec.requireEvaluation.name"
+    )
+    return Hold(reason=Reason.EVALUATION_NOT_PASSED, message=message, stalled=True)
 
 
 def _judge_verdict(required: RequireEvaluation, status: Json) -> Hold | None:
