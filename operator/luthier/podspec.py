@@ -55,8 +55,17 @@ def whole_cpus(resources: Resources) -> int:
 
 
 def build_env(values: Mapping[str, str]) -> list[Json]:
-    """Return environment variables in a fixed order."""
-    return [{"name": name, "value": value} for name, value in sorted(values.items())]
+    """Return environment variables in a fixed order, each as the container is to see it.
+
+    The kubelet replaces `$(NAME)` and `$$` in values; prompts and schemas of users may hold both.
+    """
+    return [{"name": name, "value": value.replace("$", "$$")} for name, value in sorted(values.items())]
+
+
+def read_env(container: Json, name: str) -> str:
+    """Return an environment variable as the container sees it: the reverse of `build_env`."""
+    value: str = next(e["value"] for e in container["env"] if e["name"] == name)
+    return value.replace("$$", "$")
 
 
 def build_container(

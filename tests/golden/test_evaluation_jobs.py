@@ -31,7 +31,7 @@ def test_evaluation_of_folders_on_a_gpu(golden):
         "type": "Regression",
         "datasetUri": "pvc://data/general.jsonl",
         "generation": {"maxTokens": 64, "temperature": "0.7", "seed": 3},
-        "metrics": [{"name": "form", "type": "JSONSchema", "jsonSchema": '{"type": "object"}'}],
+        "metrics": [{"name": "form", "type": "JSONSchema", "jsonSchema": '{"type": "object", "required": ["$id"]}'}],
     }
     obj = make_evaluation(
         target={"fineTuneJob": None, "artifactUri": "pvc://artifacts/other", "baseModelUri": "pvc://models/smol"},

@@ -85,7 +85,10 @@ class Reason(Documented):
     ABORTED = "Aborted", "The candidate was withdrawn by rollout.abort."
     REVERTED = "Reverted", "The spec is the stable revision again; the candidate was withdrawn."
     SUPERSEDED = "Superseded", "The spec changed in mid-rollout; its newest revision starts over."
-    EVALUATION_NOT_PASSED = "EvaluationNotPassed", "requireEvaluation has no gates, or did not pass; nothing new is served."
+    EVALUATION_NOT_PASSED = (
+        "EvaluationNotPassed",
+        "requireEvaluation has no gates, or did not pass; nothing new is served.",
+    )
     EVALUATION_DIGEST_MISMATCH = (
         "EvaluationDigestMismatch",
         "The Evaluation judged other weights than spec.model; name an Evaluation of these.",

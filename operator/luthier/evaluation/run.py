@@ -11,6 +11,7 @@ from luthier.draft import Draft
 from luthier.evaluation.build import EVALUATOR_CONTAINER, result_file, step_name
 from luthier.evaluation.observe import Observed
 from luthier.plan import Json
+from luthier.podspec import read_env
 from luthier.report import Step
 from luthier.volumes import Location, locate, uri_of
 from luthier_eval.config import CONFIG_ENV
@@ -45,9 +46,7 @@ class Ran:
 
 def what_ran(job: Json) -> Ran:
     """Return what a Job was told."""
-    container = job["spec"]["template"]["spec"]["containers"][0]
-    text = next(e["value"] for e in container["env"] if e["name"] == CONFIG_ENV)
-    config = json.loads(text)
+    config = json.loads(read_env(job["spec"]["template"]["spec"]["containers"][0], CONFIG_ENV))
     return Ran(output=locate(uri_of(config["output_dir"])), model_digest=config["model_digest"])
 
 
