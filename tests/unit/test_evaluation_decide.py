@@ -541,3 +541,23 @@ def test_what_cannot_work_is_refused_with_its_field(spec, tuned, where):
     with pytest.raises(InvalidSpec) as error:
         decide(make_evaluation(**spec), Observed(now=NOW, settings=SETTINGS, fine_tune_job=tuned))
     assert error.value.field == where
+
+
+WRONG_BY_NOW = {"servingProfile": {"maxModelLen": 256}}
+BY_FORMER_RULES = {
+    "an attempt goes on": Row(status=ONE, jobs=(JOB,), pods=(pod_of(JOB),), succeeded=("Unknown", "Evaluating")),
+    "a verdict is taken": Row(
+        status=ONE, jobs=(complete(JOB),), pods=(ended_pod(JOB, result=evaluated()),), succeeded=("True", "Passed")
+    ),
+    "suspending stops it": Row(
+        status=ONE, spec=SUSPEND, jobs=(JOB,), deleted=(JOB_NAME,), succeeded=("Unknown", "Suspended")
+    ),
+}
+
+
+@pytest.mark.parametrize("row", BY_FORMER_RULES.values(), ids=BY_FORMER_RULES.keys())
+def test_what_runs_ends_by_the_rules_of_its_day(row):
+    seen = Observed(now=NOW, settings=SETTINGS, fine_tune_job=TUNED, eval_jobs=row.jobs, pods=row.pods)
+    plan = decide(make_evaluation(status=row.status, **row.spec, **WRONG_BY_NOW), seen)
+    assert summary(plan.status) == row.succeeded
+    assert tuple(names(plan.delete)) == row.deleted

@@ -765,6 +765,40 @@ def test_what_cannot_work_is_refused_with_its_field(spec, where):
     assert error.value.field == where
 
 
+BY_FORMER_RULES = {
+    "a run goes on": Row(
+        status=prepared(attempt()), train=(TRAIN,), pods=(pod_of(TRAIN),), succeeded=("Unknown", "Training")
+    ),
+    "a data Job goes on": Row(data=(DATA,), pods=(pod_of(DATA),), succeeded=("Unknown", "Preparing")),
+    "a result is taken": Row(
+        status=prepared(attempt()),
+        train=(complete(TRAIN),),
+        pods=(ended_pod(TRAIN, result=TRAINED),),
+        succeeded=("True", "Succeeded"),
+    ),
+    "suspending stops it": Row(
+        spec=SUSPEND,
+        status=prepared(attempt()),
+        train=(TRAIN,),
+        pods=(pod_of(TRAIN),),
+        succeeded=("Unknown", "Suspended"),
+        deleted=(TRAIN_NAME,),
+    ),
+}
+
+
+@pytest.mark.parametrize("row", BY_FORMER_RULES.values(), ids=BY_FORMER_RULES.keys())
+def test_what_runs_ends_by_the_defaults_of_its_day(row):
+    """The platform's defaults now give two GPUs to one process: refused for a new Job alone."""
+    settings = Settings(_env_file=None, default_training_resources={"limits": {"nvidia.com/gpu": "2"}})
+    seen = {"now": NOW, "settings": settings, "prepare_jobs": row.data, "train_jobs": row.train, "pods": row.pods}
+    plan = decide(make_finetunejob(status=row.status, **row.spec), Observed(**seen))
+    assert summary(plan.status) == row.succeeded
+    assert tuple(names(plan.delete)) == row.deleted
+    with pytest.raises(InvalidSpec):
+        decide(OBJ, Observed(now=NOW, settings=settings))
+
+
 def test_one_claim_may_hold_everything():
     obj = make_finetunejob(
         model={"uri": "pvc://all/model"},

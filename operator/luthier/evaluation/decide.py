@@ -39,7 +39,6 @@ def decide(obj: Json, seen: Observed) -> Plan:
     run = start_run(obj, seen)
     if run.status.completion_time is not None:
         return rest(run)
-    check_spec(run.spec)
     for step in STEPS:
         plan = step(run)
         if plan is not None:
@@ -128,6 +127,15 @@ def _explain_target(name: str, namespace: str, job: Json | None) -> str:
     )
 
 
+def refuse(run: Run) -> None:
+    """Refuse what can never work, after what runs: that was made by the rules of its day, and its verdict counts.
+
+    Raises:
+        InvalidSpec: With the field and the way out.
+    """
+    check_spec(run.spec)
+
+
 def await_claims(run: Run) -> Plan | None:
     """Wait for claims without end."""
     if not run.seen.missing_claims:
@@ -182,6 +190,7 @@ STEPS: Final = (
     suspend,
     await_stopping,
     watch_attempt,
+    refuse,
     back_off,
     await_claims,
 )

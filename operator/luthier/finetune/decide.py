@@ -55,7 +55,6 @@ def decide(obj: Json, seen: Observed) -> Plan:
     run = start_run(obj, seen)
     if run.status.completion_time is not None:
         return rest(run)
-    check_spec(obj, run.spec, seen.settings)
     for step in STEPS:
         plan = step(run)
         if plan is not None:
@@ -97,6 +96,18 @@ def await_stopping(run: Run) -> Plan | None:
         return None
     message = f"waits for pod {stopping[0]['metadata']['name']} to stop"
     return run.draft.working(Reason.PENDING, message).plan(requeue_after=_LOOK_AGAIN_SECONDS)
+
+
+def refuse(run: Run) -> None:
+    """Refuse what can never work while nothing runs.
+
+    What runs was made by the rules and the defaults of its day, and ends by them: its result counts.
+
+    Raises:
+        InvalidSpec: With the field and the way out.
+    """
+    if not any(map(jobs.is_running, run.seen.jobs)):
+        check_spec(run.obj, run.spec, run.seen.settings)
 
 
 def await_claims(run: Run) -> Plan | None:
@@ -194,6 +205,7 @@ STEPS: Final = (
     record_attempt,
     suspend,
     await_stopping,
+    refuse,
     await_claims,
     prepare,
     back_off,
