@@ -1,7 +1,7 @@
 """A step's result when its pod is gone: a small CPU Job reads the result file and reports it again. Pure.
 
 For the kinds that run steps (FineTuneJob, Evaluation). A result is never guessed: where the file holds none either,
-the step has failed.
+the step has failed. Only a report Job that says so proves it: one that ends without a word is made again.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def judge_step(step: Step, *, pods: Sequence[Json], reports: Sequence[Json]) -> 
     if ending is None or ending.outcome != Outcome.RESULT_LOST or report is None:
         return ending
     again = jobs.judge_job(report, pods, container=REPORT_CONTAINER)
-    if again is None or again.outcome == Outcome.INFRASTRUCTURE:
+    if again is None or again.result is None or again.outcome == Outcome.INFRASTRUCTURE:
         return ending
-    if again.result is not None and again.outcome == Outcome.SUCCEEDED:
+    if again.outcome == Outcome.SUCCEEDED:
         return replace(again, ended_at=ending.ended_at)
     return jobs.result_missing(ending.ended_at)
 
@@ -100,14 +100,19 @@ def await_report(
     scheduling: Scheduling | None,
     now: datetime,
 ) -> Plan:
-    """Make the report Job, or wait for it. One that was lost itself is removed, and the next pass makes another."""
-    draft = draft.working(Reason.RESULT_LOST, f"the result of step {step.name} is read from storage again")
+    """Make the report Job, or wait for it. One that ended without a word goes, and the next pass makes another."""
+    message = f"the result of step {step.name} is read from storage again"
     report = find_report(step, reports)
+    ending = jobs.judge_job(report, pods, container=REPORT_CONTAINER) if report is not None else None
+    if ending is not None:
+        message = f"{message}; the last try ended early ({ending.reason}: {ending.message})"
+    draft = draft.working(Reason.RESULT_LOST, message)
     if report is None:
         job = build_report_job(draft.obj, step=step.name, result=step.result, settings=settings, scheduling=scheduling)
         return draft.plan(apply=(job,))
-    ending = jobs.judge_job(report, pods, container=REPORT_CONTAINER)
-    if ending is None or jobs.is_deleting(report):
+    if jobs.is_deleting(report):
         return draft.plan(requeue_after=_AGAIN_AFTER.total_seconds())
-    wait = (ending.ended_at + _AGAIN_AFTER - now).total_seconds()
-    return draft.plan(requeue_after=wait) if wait > 0 else draft.plan(delete=(jobs.reference(report),), requeue_after=1)
+    due = (ending.ended_at if ending is not None else now) + _AGAIN_AFTER
+    if now >= due or any(jobs.is_stuck(pod, now) for pod in jobs.pods_of(report, pods)):
+        return draft.plan(delete=(jobs.reference(report),), requeue_after=1)
+    return draft.plan(requeue_after=(due - now).total_seconds())

@@ -139,6 +139,7 @@ LOADING = pod_of(JOB, "Pending")
 LOADING["status"]["initContainerStatuses"] = [{"name": "engine", "started": False, "state": {"running": {}}}]
 REFUSED = step_result("UserError", "DigestMismatch", "the folder has the digest x, not y", field="model_digest")
 BAD_SUITE = step_result("UserError", "InvalidSuite", "pvc://data/general.jsonl:3: not JSON")
+NO_FILE = step_result("InternalError", "ResultMissing", "step-result.json is not there: the step ended without one")
 NOT_READY = step_result("InternalError", "EngineNotReady", "not ready after 900 s")
 
 
@@ -283,8 +284,18 @@ ROWS = {
         status=ONE,
         jobs=(complete(JOB),),
         report=(failed(REPORT),),
-        pods=(ended_pod(REPORT, exit_code=1),),
+        pods=(ended_pod(REPORT, exit_code=1, result=NO_FILE),),
         succeeded=("False", "ResultMissing"),
+    ),
+    "the report Job ended without a word: another one follows": Row(
+        status=ONE,
+        jobs=(complete(JOB),),
+        report=(failed(REPORT, age=31),),
+        pods=(ended_pod(REPORT, exit_code=1),),
+        succeeded=("Unknown", "ResultLost"),
+        deleted=(REPORT["metadata"]["name"],),
+        requeue=1,
+        says="the last try ended early (ContainerFailed",
     ),
     # The engine
     "the engine refuses the weights: the end, and the Job goes": Row(

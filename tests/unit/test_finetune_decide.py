@@ -72,6 +72,7 @@ REUSED = step_result(
 )
 BAD_ROW = step_result("UserError", "InvalidRow", "pvc://data/tickets.jsonl:7: no messages", field="dataset.sources[0]")
 FULL = step_result("UserError", "StorageNotWritable", "free or enlarge the volume", field="workspace.claimName")
+NO_FILE = step_result("InternalError", "ResultMissing", "train-1-result.json is not there: the step ended without one")
 NAN = step_result("UserError", "NumericalError", "the loss is NaN at step 12")
 
 
@@ -338,9 +339,48 @@ ROWS = {
         status=prepared(attempt()),
         train=(complete(TRAIN),),
         report=(failed(report_job("train-1"), "BackoffLimitExceeded"),),
-        pods=(ended_pod(report_job("train-1"), exit_code=1),),
+        pods=(ended_pod(report_job("train-1"), exit_code=1, result=NO_FILE),),
         succeeded=("False", "ArtifactMissing"),
         outcomes=("UserError",),
+    ),
+    "the report Job ran out of memory just now: the artifact may be fine": Row(
+        status=prepared(attempt()),
+        train=(complete(TRAIN),),
+        report=(failed(report_job("train-1"), "BackoffLimitExceeded", age=10),),
+        pods=(ended_pod(report_job("train-1"), exit_code=137, reason="OOMKilled"),),
+        succeeded=("Unknown", "ResultLost"),
+        requeue=20,
+        outcomes=("Running",),
+        says="the last try ended early (OutOfMemory",
+    ),
+    "the report Job could not even start: it goes, and another one follows": Row(
+        status=prepared(attempt()),
+        train=(complete(TRAIN),),
+        report=(failed(report_job("train-1"), "BackoffLimitExceeded", age=31),),
+        pods=(ended_pod(report_job("train-1"), exit_code=128, reason="StartError"),),
+        succeeded=("Unknown", "ResultLost"),
+        deleted=(report_job("train-1")["metadata"]["name"],),
+        requeue=1,
+        outcomes=("Running",),
+    ),
+    "the report Job's own result went with its pod: another one follows": Row(
+        status=prepared(attempt()),
+        train=(complete(TRAIN),),
+        report=(complete(report_job("train-1"), age=31),),
+        succeeded=("Unknown", "ResultLost"),
+        deleted=(report_job("train-1")["metadata"]["name"],),
+        requeue=1,
+        outcomes=("Running",),
+    ),
+    "the report Job's node is lost: it goes, and another one follows": Row(
+        status=prepared(attempt()),
+        train=(complete(TRAIN),),
+        report=(report_job("train-1"),),
+        pods=(deleting(pod_of(report_job("train-1")), due=-61),),
+        succeeded=("Unknown", "ResultLost"),
+        deleted=(report_job("train-1")["metadata"]["name"],),
+        requeue=1,
+        outcomes=("Running",),
     ),
     "the report Job was lost just now: looked at later": Row(
         status=prepared(attempt()),
@@ -581,6 +621,13 @@ def test_an_end_is_stalled_or_settled_and_has_a_time(row):
     assert summary(plan.status, "Reconciling")[0] == ("True" if state == "Unknown" else "absent")
     if state == "False":
         assert plan.status["error"]["code"] == summary(plan.status, "Stalled")[1] == summary(plan.status)[1]
+
+
+def test_a_report_job_that_was_lost_is_told_once():
+    row = ROWS["the report Job ran out of memory just now: the artifact may be fine"]
+    once = decide_row(row).status
+    seen = {"now": NOW + timedelta(seconds=5), "train_jobs": row.train, "report_jobs": row.report, "pods": row.pods}
+    assert decide(make_finetunejob(status=once), Observed(settings=SETTINGS, **seen)).status == once
 
 
 def test_the_result_is_in_status_before_the_next_child():
