@@ -12,8 +12,8 @@ from typing import Any
 
 from luthier.api.base import GROUP
 from luthier.errors import Conflict, NameConflict
-from luthier.kube import Kube, controller_uid
-from luthier.naming import digest_json
+from luthier.kube import Kube
+from luthier.naming import controller_uid, digest_json
 from luthier.plan import Json, Manifest, Ref
 from luthier.resources import BY_KIND
 from luthier.store import Store

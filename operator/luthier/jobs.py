@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from luthier.api.conditions import Reason
 from luthier.api.step_reasons import StepReason
-from luthier.naming import ATTEMPT_LABEL
+from luthier.naming import ATTEMPT_LABEL, controller_of, controller_uid, is_child_name
 from luthier.plan import Json, Ref
 from luthier.podspec import parse_quantity
 from luthier.status import parse_time
@@ -223,8 +223,24 @@ def _container_status(pod: Json | None, container: str) -> Json | None:
 
 def pods_of(job: Json, pods: Iterable[Json]) -> list[Json]:
     """Return a Job's pods."""
-    uid = job["metadata"]["uid"]
-    return [p for p in pods if any(o["uid"] == uid for o in p["metadata"].get("ownerReferences", []))]
+    return [pod for pod in pods if controller_uid(pod) == job["metadata"]["uid"]]
+
+
+def own_pods(owner: Json, pods: Iterable[Json]) -> tuple[Json, ...]:
+    """Return the pods of our Jobs out of those with our labels, which anybody can copy.
+
+    A Job is known by its name: pods of one that is gone still count, and still stop.
+    """
+    return tuple(pod for pod in pods if _is_of_job(owner, controller_of(pod)))
+
+
+def _is_of_job(owner: Json, controller: Json | None) -> bool:
+    return controller is not None and controller["kind"] == "Job" and is_child_name(owner, controller["name"])
+
+
+def own_job(owner: Json, job: Json | None) -> tuple[Json, ...]:
+    """Return a Job that was found by its name, when our object controls it; nothing otherwise."""
+    return (job,) if job is not None and controller_uid(job) == owner["metadata"]["uid"] else ()
 
 
 def newest_pod(pods: Sequence[Json]) -> Json | None:

@@ -243,12 +243,6 @@ class Kube:
 _METHODS = {"get": "GET", "list": "GET", "create": "POST", "apply": "PATCH", "replace": "PUT", "delete": "DELETE"}
 
 
-def controller_uid(obj: Json) -> str | None:
-    """Return the UID of the object's controller, when it has one."""
-    references = obj["metadata"].get("ownerReferences", ())
-    return next((r["uid"] for r in references if r.get("controller")), None)
-
-
 def _of(manifest: Manifest) -> tuple[Resource, str]:
     resource = BY_KIND[manifest["kind"]]
     return resource, manifest["metadata"]["namespace"]

@@ -40,6 +40,24 @@ def child_name(owner: dict[str, Any], suffix: str = "") -> str:
     return "-".join(part for part in (meta["name"], suffix, short_hash(meta["uid"])) if part)
 
 
+def is_child_name(owner: dict[str, Any], name: str) -> bool:
+    """Say whether a name is one that `child_name` gives to this owner's children."""
+    meta = owner["metadata"]
+    return name.startswith(f"{meta['name']}-") and name.endswith(f"-{short_hash(meta['uid'])}")
+
+
+def controller_of(obj: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the reference to the object's controller, when it has one."""
+    references = obj["metadata"].get("ownerReferences", ())
+    return next((r for r in references if r.get("controller")), None)
+
+
+def controller_uid(obj: dict[str, Any]) -> str | None:
+    """Return the UID of the object's controller, when it has one."""
+    reference = controller_of(obj)
+    return reference["uid"] if reference is not None else None
+
+
 def child_metadata(
     owner: dict[str, Any], suffix: str, *, role: str, labels: dict[str, str] | None = None
 ) -> dict[str, Any]:

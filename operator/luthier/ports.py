@@ -25,7 +25,7 @@ class Children(Protocol):
     """The store of our children (`luthier.store`)."""
 
     def owned(self, owner_uid: str, resource: Resource) -> list[Json]:
-        """Return the children of one type that carry this owner's UID label, by name."""
+        """Return the children of one type that this owner controls, by name; Pods by its UID label alone."""
         ...
 
 

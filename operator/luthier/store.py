@@ -18,9 +18,9 @@ from luthier.cache import Cache
 from luthier.errors import LuthierError, NotFound
 from luthier.kube import Kube
 from luthier.metrics import Metrics
-from luthier.naming import KIND_LABEL, NAME_LABEL, SELECTOR, UID_LABEL
+from luthier.naming import KIND_LABEL, NAME_LABEL, SELECTOR, UID_LABEL, controller_uid
 from luthier.plan import Json, Key, Ref
-from luthier.resources import CHILDREN, OWN, Resource
+from luthier.resources import CHILDREN, OWN, POD, Resource
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +73,14 @@ class Store:
         return ages
 
     def owned(self, owner_uid: str, resource: Resource) -> list[Json]:
-        """Return the children of one type that carry this owner's UID label, by name."""
+        """Return the children of one type, by name: with this owner's UID label, and controlled by it.
+
+        A label alone proves nothing: a copy that somebody made of our child carries it too. Pods are returned by
+        label, since their controllers are our Jobs and Deployments, not our objects.
+        """
         children = self._by_owner.get((resource.kind, owner_uid), {})
-        return [children[name] for name in sorted(children)]
+        found = [children[name] for name in sorted(children)]
+        return found if resource is POD else [child for child in found if controller_uid(child) == owner_uid]
 
     def find(self, resource: Resource, namespace: str, name: str) -> Json | None:
         """Return one child, whoever owns it."""

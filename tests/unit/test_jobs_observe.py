@@ -3,7 +3,7 @@
 import pytest
 
 from factories import make_evaluation, make_finetunejob
-from jobworld import MODEL_DIGEST, NOW, complete, pod_of, stored
+from jobworld import MODEL_DIGEST, NOW, complete, names, pod_of, stored
 from luthier.api.evaluation import EvaluationSpec
 from luthier.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier.evaluation.build import build_eval_job
@@ -90,6 +90,38 @@ async def test_a_running_attempt_that_the_store_lacks_is_asked_for():
     assert seen.train_jobs == (JOB_1,)
     gone = await observe_finetunejob(make_finetunejob(status=RUNNING), Cluster().ports())
     assert gone.train_jobs == ()
+
+
+def pod_with(**owner):
+    """Return a pod with the labels of ours and an owner of its maker's choice."""
+    pod = pod_of(JOB_1, name="copy")
+    pod["metadata"]["ownerReferences"] = [pod["metadata"]["ownerReferences"][0] | owner] if owner else []
+    return pod
+
+
+COPIES = {
+    "a pod that nobody controls": pod_with(),
+    "a pod that names our Job as an owner, not as its controller": pod_with(controller=False),
+    "a pod of a Job that somebody made": pod_with(name="copy-of-train", uid="other"),
+    "a pod of another kind": pod_with(kind="ReplicaSet"),
+}
+
+
+@pytest.mark.parametrize("pod", COPIES.values(), ids=COPIES.keys())
+async def test_our_labels_alone_make_no_pod_ours(pod):
+    seen = await observe_finetunejob(OBJ, Cluster(jobs=[JOB_1], pods=[pod]).ports())
+    assert seen.pods == ()
+
+
+async def test_the_pods_of_a_job_of_ours_that_is_gone_still_count():
+    seen = await observe_finetunejob(OBJ, Cluster(pods=[pod_of(JOB_1)]).ports())
+    assert names(seen.pods) == names([pod_of(JOB_1)])
+
+
+async def test_a_job_in_the_place_of_ours_is_none():
+    theirs = {**JOB_1, "metadata": {**JOB_1["metadata"], "ownerReferences": []}}
+    seen = await observe_finetunejob(make_finetunejob(status=RUNNING), Cluster(live_jobs=[theirs]).ports())
+    assert seen.train_jobs == ()
 
 
 @pytest.mark.parametrize(

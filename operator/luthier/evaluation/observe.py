@@ -60,7 +60,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         missing_claims=await _missing_claims(obj, spec, job, ports) if idle else (),
         eval_jobs=_with_role(found, EVALUATE_ROLE),
         report_jobs=_with_role(found, REPORT_ROLE),
-        pods=tuple(ports.children.owned(uid, POD)),
+        pods=jobs.own_pods(obj, ports.children.owned(uid, POD)),
     )
 
 
@@ -72,7 +72,7 @@ async def _confirm_last(obj: Json, status: EvaluationStatus, found: list[Json], 
     if any(job["metadata"]["name"] == name for job in found):
         return found
     live = await ports.reader.get(JOB, obj["metadata"]["namespace"], name)
-    return [*found, live] if live is not None else found
+    return [*found, *jobs.own_job(obj, live)]
 
 
 def _with_role(found: list[Json], role: str) -> tuple[Json, ...]:

@@ -43,7 +43,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     spec = read_spec(FineTuneJobSpec, obj)
     status = FineTuneJobStatus.model_validate(obj.get("status", {}))
     uid = obj["metadata"]["uid"]
-    pods = tuple(ports.children.owned(uid, POD))
+    pods = jobs.own_pods(obj, ports.children.owned(uid, POD))
     found = await _confirm_running(obj, status, ports.children.owned(uid, JOB), ports)
     by_role = {role: _with_role(found, role) for role in (PREPARE_ROLE, TRAIN_ROLE, REPORT_ROLE)}
     ended = status.completion_time is not None
@@ -67,7 +67,7 @@ async def _confirm_running(obj: Json, status: FineTuneJobStatus, found: list[Jso
     if any(job["metadata"]["name"] == name for job in found):
         return found
     live = await ports.reader.get(JOB, obj["metadata"]["namespace"], name)
-    return [*found, live] if live is not None else found
+    return [*found, *jobs.own_job(obj, live)]
 
 
 def _with_role(found: list[Json], role: str) -> tuple[Json, ...]:
