@@ -34,6 +34,7 @@ from luthier.evaluation.target import find_target
 from luthier.report import build_report_job
 from luthier.settings import Settings
 from luthier.status import mark_reconciling, summarize
+from offline_admission import refusals
 
 SETTINGS = Settings(_env_file=None)
 BASE_DIGEST = "sha256:" + "b" * 64
@@ -485,6 +486,17 @@ def test_what_was_found_is_in_status():
     assert suite["metrics"][0]["baselines"][0]["difference"]["value"] == "81"
     assert status["gates"][0]["outcome"] == "Passed"
     assert summary(status, "Evaluated") == ("True", "Evaluated")
+
+
+def test_the_report_of_the_longest_folder_fits_into_status():
+    longest = "pvc://artifacts/".ljust(512, "x")
+    obj = make_evaluation("a" * 40, status=ONE, **BY_FOLDERS | {"gates": None})
+    obj["spec"]["target"]["artifactUri"] = longest
+    job = eval_job(target=find_target(EvaluationSpec.model_validate(obj["spec"]), None), obj=obj)
+    pod = ended_pod(job, result=evaluated(model_digest="sha256:a"))
+    plan = decide(obj, Observed(now=NOW, settings=SETTINGS, eval_jobs=(complete(job),), pods=(pod,)))
+    assert plan.status["reportUri"].startswith(longest)
+    assert refusals({**obj, "status": plan.status}) == []
 
 
 def test_the_digest_of_folders_comes_from_the_evaluator():

@@ -36,11 +36,13 @@ from luthier.report import build_report_job
 from luthier.settings import Settings
 from luthier.status import mark_reconciling, summarize
 from luthier_trainer.config import ProgressReport
+from offline_admission import refusals
 
 SETTINGS = Settings(_env_file=None)
 OBJ = make_finetunejob()
 SPEC = FineTuneJobSpec.model_validate(OBJ["spec"])
 PLACES = find_places(OBJ, SPEC)
+LONGEST_URI = "pvc://artifacts/".ljust(512, "x")
 CLAIMS = ("artifacts", "data", "models", "work")
 
 
@@ -638,6 +640,16 @@ def test_the_result_is_in_status_before_the_next_child():
         plan = decide_row(ROWS[name])
         assert plan.status_first
         assert plan.apply == ()
+
+
+def test_the_longest_output_fits_into_status():
+    obj = make_finetunejob("a" * 40, output={"uri": LONGEST_URI}, status=prepared(attempt()))
+    places = find_places(obj, FineTuneJobSpec.model_validate(obj["spec"]))
+    job = stored(build_train_job(obj, SPEC, FineTuneJobStatus(), SETTINGS, number=1))
+    pod = ended_pod(job, result=step_result(details=train_details(places.artifact.container_path)))
+    plan = decide(obj, Observed(now=NOW, settings=SETTINGS, train_jobs=(complete(job),), pods=(pod,)))
+    assert plan.status["artifact"]["uri"].startswith(LONGEST_URI)
+    assert refusals({**obj, "status": plan.status}) == []
 
 
 def test_what_prepare_found_is_in_status():

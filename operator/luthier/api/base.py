@@ -104,6 +104,9 @@ PvcUri = Annotated[
 ]
 """`pvc://claim/path/in/claim`: no `..`, no absolute path, no empty segment."""
 
+MadeUri = Annotated[str, Field(max_length=1024)]
+"""A URI that we made below one of the user's: the longest `PvcUri`, names and folders of ours must fit."""
+
 Timestamp = datetime
 
 

@@ -16,6 +16,7 @@ from luthier.api.base import (
     ItemName,
     KubeModel,
     LocalRef,
+    MadeUri,
     PvcUri,
     Resources,
     Scheduling,
@@ -334,7 +335,7 @@ class EvaluationStatus(KubeModel):
     ]
     gates: Annotated[list[GateResult], Field(default_factory=list, max_length=32, description="Gate by gate.")]
     summary: Annotated[str | None, Field(default=None, max_length=512, description="The result in one line.")]
-    report_uri: Annotated[str | None, Field(default=None, max_length=512, description="report.html.")]
+    report_uri: Annotated[MadeUri | None, Field(default=None, description="report.html.")]
     results_digest: Annotated[str | None, Field(default=None, max_length=80, description="sha256 of results.json.")]
     attempts: Annotated[int, Field(default=0, description="Jobs started.")]
     error: Annotated[ErrorStatus | None, Field(default=None, description="What went wrong.")]

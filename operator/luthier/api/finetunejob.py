@@ -15,6 +15,7 @@ from luthier.api.base import (
     Decimal,
     ErrorStatus,
     KubeModel,
+    MadeUri,
     ObjectName,
     PvcUri,
     Resources,
@@ -314,14 +315,14 @@ class DatasetStatus(KubeModel):
     too_long: Annotated[int, Field(default=0, description="Rows dropped as too long.")]
     train_tokens: Annotated[int, Field(default=0, description="Tokens in one epoch.")]
     max_length: Annotated[int, Field(default=0, description="Longest row allowed, in tokens.")]
-    report_uri: Annotated[str | None, Field(default=None, max_length=512, description="report.json.")]
-    test_uri: Annotated[str | None, Field(default=None, max_length=512, description="The held-out rows.")]
+    report_uri: Annotated[MadeUri | None, Field(default=None, description="report.json.")]
+    test_uri: Annotated[MadeUri | None, Field(default=None, description="The held-out rows.")]
 
 
 class ArtifactStatus(KubeModel):
     """What came out."""
 
-    uri: Annotated[str, Field(max_length=512, description="The artifact's folder.")]
+    uri: Annotated[MadeUri, Field(description="The artifact's folder.")]
     digest: Annotated[
         str, Field(max_length=80, description="modelDigest: sha256 of what shapes answers (docs/artifact.md).")
     ]
