@@ -63,6 +63,27 @@ REFUSED = (
         '"auto" or a decimal in quotes',
     ),
     refuse(
+        "learning rate of zero", make_finetunejob(training={"learningRate": "0.0"}), "learningRate", "between 0 and 1"
+    ),
+    refuse("learning rate of one", make_finetunejob(training={"learningRate": "1"}), "learningRate", "between 0 and 1"),
+    refuse("gradients clipped to nothing", make_finetunejob(training={"maxGradNorm": "0"}), "spec.training", "above 0"),
+    refuse(
+        "batch that forward passes cannot share",
+        make_finetunejob(training={"globalBatchSize": 10, "perDeviceBatchSize": 2}, distributed={"numProcPerNode": 2}),
+        "training.globalBatchSize must be a multiple",
+    ),
+    refuse(
+        "batch that processes cannot share",
+        make_finetunejob(training={"globalBatchSize": 9}, distributed={"numProcPerNode": 2}),
+        "training.globalBatchSize must be a multiple",
+    ),
+    refuse(
+        "negative amount as a number",
+        make_finetunejob(distributed={"resourcesPerNode": {"limits": {"nvidia.com/gpu": -1}}}),
+        "spec.distributed.resourcesPerNode.limits",
+        "0",
+    ),
+    refuse(
         "wrong unit of time",
         make_finetunejob(activeDeadlineSeconds="30m"),
         "spec.activeDeadlineSeconds",
@@ -196,6 +217,29 @@ REFUSED = (
         "new Evaluation",
         before=_gate(minPercent=70),
     ),
+    refuse(
+        "attempts raised afterwards",
+        make_evaluation(backoffLimit=9),
+        "backoffLimit is immutable",
+        before=make_evaluation(),
+    ),
+    refuse(
+        "deadline given afterwards",
+        make_evaluation(activeDeadlineSeconds=60),
+        "activeDeadlineSeconds is immutable",
+        before=make_evaluation(),
+    ),
+    refuse(
+        "baseline with the target's name",
+        make_evaluation(baselines=[{"name": "target"}], gates=None),
+        "spec.baselines[0]",
+        "'target' is what is judged",
+    ),
+    refuse(
+        "answers that fill the context",
+        make_evaluation(servingProfile={"maxModelLen": 256}),
+        "generation.maxTokens must be below servingProfile.maxModelLen",
+    ),
     refuse("bad name of an Evaluation", make_evaluation("e-"), "metadata.name"),
     # ModelDeployment
     refuse("weight over 100", _steps({"setWeight": 101}), "spec.rollout.steps[0].setWeight", "100"),
@@ -248,7 +292,10 @@ REFUSED = (
 ACCEPTED = (
     make_finetunejob(),
     make_finetunejob("a" * 40, workspace=None, training={"learningRate": "2e-4"}),
-    make_finetunejob("a", distributed={"resourcesPerNode": {"limits": {"cpu": 2, "memory": "4Gi"}}}),
+    make_finetunejob("a", distributed={"resourcesPerNode": {"limits": {"cpu": 2, "memory": "4Gi", "x.y/gpu": 0}}}),
+    make_finetunejob("shared-batch", training={"perDeviceBatchSize": 2}, distributed={"numProcPerNode": 4}),
+    make_finetunejob("no-decay", training={"maxGradNorm": "1e-1", "learningRate": "0.5"}),
+    make_evaluation("small-context", servingProfile={"maxModelLen": 257}),
     make_evaluation(),
     make_evaluation("no-gates", gates=None, baselines=None),
     make_evaluation(
@@ -264,7 +311,7 @@ ACCEPTED = (
 
 CHANGED = (
     (make_finetunejob(), make_finetunejob(suspend=True)),
-    (make_evaluation(), make_evaluation(ttlSecondsAfterFinished=60)),
+    (make_evaluation(), make_evaluation(ttlSecondsAfterFinished=60, suspend=True)),
     (make_modeldeployment(), make_modeldeployment(model={"fineTuneJob": {"name": "tickets-2"}})),
 )
 """(before, after): changes that must be allowed."""

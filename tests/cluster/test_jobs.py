@@ -101,9 +101,9 @@ def test_a_broken_row_ends_the_run_before_any_training(place, operator):
 def test_a_wrong_spec_is_stalled_with_its_field_and_nothing_is_made(place, operator):
     operator()
     place.make_claims(*CLAIMS)
-    place.make("finetunejobs", make_finetunejob(training={"learningRate": "5"}))
+    place.make("finetunejobs", make_finetunejob(output={"uri": "pvc://models/smol/tuned"}))
     status = place.succeeded("finetunejobs", "tickets", "False", "InvalidSpec")
-    assert message_of(status).startswith("spec.training.learningRate: 5 is not between 0 and 1")
+    assert message_of(status).startswith("spec.output.uri: pvc://models/smol/tuned is inside spec.model.uri")
     assert place.list("jobs") == []
 
 

@@ -86,6 +86,7 @@ Quantity = Annotated[
             "x-kubernetes-int-or-string": True,
             "maxLength": 32,
             "pattern": _QUANTITY_PATTERN,
+            "minimum": 0,  # of a bare number, which the pattern of a text says nothing about
             "description": 'An amount: 2, "500m", "4Gi".',
         }
     ),

@@ -67,6 +67,14 @@ class Example(KubeModel):
 class Baseline(KubeModel):
     """The base model under a prompt: what fine-tuning has to beat."""
 
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(("self.name != 'target'", "'target' is what is judged: choose another name")),
+    )
+
     name: Annotated[ItemName, Field(description="How gates and reports call it.")]
     system_prompt: Annotated[
         str | None,
@@ -185,6 +193,8 @@ _IMMUTABLE = (
     "confidencePercent",
     "resources",
     "scheduling",
+    "activeDeadlineSeconds",
+    "backoffLimit",
 )
 _GATE_NAMES_A_METRIC = (
     "!has(self.gates) || self.gates.all(g, "
@@ -194,6 +204,7 @@ _GATE_NAMES_A_BASELINE = (
     "!has(self.gates) || self.gates.all(g, !has(g.versus) || "
     "(has(self.baselines) && self.baselines.exists(b, b.name == g.versus.baseline)))"
 )
+_PROMPTS_HAVE_ROOM = "self.suites.all(s, s.generation.maxTokens < self.servingProfile.maxModelLen)"
 _HELD_OUT_HAS_ROWS = "has(self.target.fineTuneJob) || self.suites.all(s, has(s.datasetUri))"
 
 
@@ -209,6 +220,10 @@ class EvaluationSpec(KubeModel):
             (_GATE_NAMES_A_METRIC, "each gate must name a suite of spec.suites and one of that suite's metrics"),
             (_GATE_NAMES_A_BASELINE, "gates[].versus.baseline must name one of spec.baselines"),
             (_HELD_OUT_HAS_ROWS, "a suite without datasetUri needs target.fineTuneJob, whose held-out rows it takes"),
+            (
+                _PROMPTS_HAVE_ROOM,
+                "suites[].generation.maxTokens must be below servingProfile.maxModelLen, or no prompt has room",
+            ),
             *(
                 (
                     f"has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} == oldSelf.{f})",

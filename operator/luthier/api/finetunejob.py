@@ -139,8 +139,24 @@ class Peft(KubeModel):
     ]
 
 
+_LEARNING_RATE = r"^(auto|[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)$"
+
+
 class Training(KubeModel):
     """The optimisation."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                "double(self.maxGradNorm) > 0.0",
+                'maxGradNorm must be above 0, or no weight ever moves; for example "1.0"',
+            )
+        ),
+    )
 
     epochs: Annotated[int, Field(default=3, ge=1, le=100, description="Passes over the training rows.")]
     max_steps: Annotated[
@@ -151,9 +167,12 @@ class Training(KubeModel):
         Field(
             default="auto",
             max_length=20,
-            **matches(
-                r"^(auto|[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})?)$",
-                'must be "auto" or a decimal in quotes, for example "2e-4"',
+            pattern=_LEARNING_RATE,
+            json_schema_extra=cel(
+                (
+                    f"self == 'auto' || self.matches(r'{_LEARNING_RATE}') && double(self) > 0.0 && double(self) < 1.0",
+                    'must be "auto" or a decimal in quotes between 0 and 1, for example "2e-4"',
+                )
             ),
             description='Peak learning rate, quoted: "2e-4"; auto: 2e-4 for LoRA.',
         ),
@@ -239,6 +258,10 @@ class Workspace(KubeModel):
     claim_name: Annotated[ObjectName, Field(description="A PersistentVolumeClaim of this namespace.")]
 
 
+_BATCH_IS_SHARED = (
+    "self.training.globalBatchSize % (self.distributed.numProcPerNode * "
+    "(has(self.training.perDeviceBatchSize) ? self.training.perDeviceBatchSize : 1)) == 0"
+)
 _IMMUTABLE = ("model", "dataset", "method", "peft", "training", "distributed", "checkpoints", "output", "workspace")
 
 
@@ -251,13 +274,17 @@ class FineTuneJobSpec(KubeModel):
         frozen=True,
         extra="ignore",
         json_schema_extra=cel(
+            (
+                _BATCH_IS_SHARED,
+                "training.globalBatchSize must be a multiple of distributed.numProcPerNode times perDeviceBatchSize",
+            ),
             *(
                 (
                     f"has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} == oldSelf.{f})",
                     f"{f} is immutable: a new run is a new FineTuneJob with a new name",
                 )
                 for f in _IMMUTABLE
-            )
+            ),
         ),
     )
 
