@@ -95,7 +95,7 @@ class Draft(Generic[StatusT]):
         return self.put(error=None)._summarized(marked, reason, message)
 
     def succeeded(self, reason: str, message: str) -> Draft[StatusT]:
-        """Say that it ended well; said again, it changes nothing."""
+        """Say that it ended well."""
         return (
             self._ended("Normal", reason, message)
             .put(error=None)
@@ -103,7 +103,7 @@ class Draft(Generic[StatusT]):
         )
 
     def failed(self, reason: str, message: str, *, field: str | None = None) -> Draft[StatusT]:
-        """Say that it ended for good, and what could be changed; said again, it changes nothing."""
+        """Say that it ended for good, and what could be changed."""
         error = ErrorStatus(
             code=str(reason), message=message[:_MAX_MESSAGE], field=field[:_MAX_FIELD] if field else None
         )
@@ -113,16 +113,11 @@ class Draft(Generic[StatusT]):
         return self._ended("Warning", reason, message).put(error=error)._summarized(marked, reason, message)
 
     def _ended(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> Draft[StatusT]:  # noqa: A002
-        if self.status.completion_time is not None:
-            return self
         return self.put(completion_time=self.now.replace(microsecond=0)).event(type, reason, message)
 
-    def failed_again(self, shown: ConditionType) -> Draft[StatusT]:
-        """Say a former failure again, from the condition that it stands in: others may have written since."""
-        found = find_condition(self.conditions, str(shown)) or {"reason": Reason.INTERNAL_ERROR, "message": ""}
-        error = self.status.error
-        field = error.field if error is not None and error.code == found["reason"] else None
-        return self.failed(found["reason"], found["message"], field=field)
+    def again(self) -> Draft[StatusT]:
+        """Say the same for the newest generation."""
+        return replace(self, conditions=[{**c, "observedGeneration": self.generation} for c in self.conditions])
 
     def _summarized(self, conditions: Conditions, reason: str, message: str) -> Draft[StatusT]:
         return replace(

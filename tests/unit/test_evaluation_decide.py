@@ -33,7 +33,6 @@ from luthier.evaluation.observe import Observed
 from luthier.evaluation.target import find_target
 from luthier.report import build_report_job
 from luthier.settings import Settings
-from luthier.status import mark_reconciling, summarize
 from offline_admission import refusals
 
 SETTINGS = Settings(_env_file=None)
@@ -462,14 +461,14 @@ ENDS = [name for name, row in ROWS.items() if row.succeeded[0] != "Unknown"]
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_an_end_is_said_again_when_an_error_was_written_over_it(name):
+def test_an_end_is_told_for_every_later_generation_and_else_as_it_was(name):
     ended = decide_row(ROWS[name]).status
-    over = mark_reconciling(ended["conditions"], reason="Refused", message="403", generation=1, now=NOW)
-    over = summarize(over, kind="Evaluation", reason="", message="", generation=1, now=NOW)
-    status = ended | {"conditions": over, "error": {"code": "Refused", "message": "403"}}
-    plan = decide(make_evaluation(status=status), Observed(now=NOW, settings=SETTINGS))
-    assert summary(plan.status) == ROWS[name].succeeded
-    assert message_of(plan.status) == message_of(ended)
+    obj = make_evaluation(generation=2, status=ended, ttlSecondsAfterFinished=60)
+    plan = decide(obj, Observed(now=NOW, settings=SETTINGS))
+    assert {c["observedGeneration"] for c in plan.status["conditions"]} == {plan.status["observedGeneration"]} == {2}
+    conditions = [{**c, "observedGeneration": 1} for c in plan.status["conditions"]]
+    assert plan.status | {"conditions": conditions, "observedGeneration": 1} == ended
+    assert plan.events == ()
 
 
 def test_what_was_found_is_in_status():

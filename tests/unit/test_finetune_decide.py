@@ -34,7 +34,6 @@ from luthier.finetune.decide import decide
 from luthier.finetune.observe import Observed
 from luthier.report import build_report_job
 from luthier.settings import Settings
-from luthier.status import mark_reconciling, summarize
 from luthier_trainer.config import ProgressReport
 from offline_admission import refusals
 
@@ -750,16 +749,13 @@ def test_a_spec_change_after_the_end_is_observed_and_changes_no_condition():
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.succeeded[0] != "Unknown"])
-def test_an_end_is_said_again_when_an_error_was_written_over_it(name):
-    """The shell marks an object when a write is refused, say the deletion of Jobs after their time."""
+def test_an_end_is_told_for_every_later_generation_and_else_as_it_was(name):
     ended = decide_row(ROWS[name]).status
-    over = mark_reconciling(ended["conditions"], reason="Refused", message="403", generation=1, now=NOW)
-    over = summarize(over, kind="FineTuneJob", reason="", message="", generation=1, now=NOW)
-    status = ended | {"conditions": over, "error": {"code": "Refused", "message": "403"}}
-    plan = decide(make_finetunejob(status=status), Observed(now=NOW, settings=SETTINGS))
-    assert summary(plan.status) == ROWS[name].succeeded
-    assert message_of(plan.status) == message_of(ended)
-    assert plan.status.get("error", {}).get("code") == ended.get("error", {}).get("code")
+    obj = make_finetunejob(generation=2, status=ended, ttlSecondsAfterFinished=60)
+    plan = decide(obj, Observed(now=NOW, settings=SETTINGS))
+    assert {c["observedGeneration"] for c in plan.status["conditions"]} == {plan.status["observedGeneration"]} == {2}
+    conditions = [{**c, "observedGeneration": 1} for c in plan.status["conditions"]]
+    assert plan.status | {"conditions": conditions, "observedGeneration": 1} == ended
     assert plan.events == ()
 
 

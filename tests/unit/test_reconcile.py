@@ -60,15 +60,12 @@ def test_telling_the_same_again_changes_nothing():
     assert told({**obj, "status": once}, STALL, T0.replace(year=2027)) == once
 
 
-def ended(value, generation=1):
-    condition = {"type": "Succeeded", "status": value, "observedGeneration": generation}
-    return make_finetunejob(generation=1, status={"conditions": [condition]})
-
-
-def test_a_run_has_ended_when_its_summary_says_so_for_this_generation():
-    assert has_ended(ended("True"))
-    assert has_ended(ended("False"))
-    assert not has_ended(ended("Unknown"))
-    assert not has_ended(ended("False", generation=0))
+def test_a_run_has_ended_when_it_has_a_time_of_completion():
+    assert has_ended(make_finetunejob(status={"completionTime": "2026-01-01T00:00:00Z"}))
     assert not has_ended(make_finetunejob())
     assert not has_ended(make_modeldeployment(status={"conditions": [{"type": "Ready", "status": "True"}]}))
+
+
+def test_a_run_that_an_error_of_ours_has_stalled_has_not_ended():
+    obj = make_finetunejob()
+    assert not has_ended({**obj, "status": told(obj, STALL, T0)})

@@ -19,7 +19,7 @@ from luthier.api.evaluation import EvaluationSpec, EvaluationStatus
 from luthier.draft import Draft, read_spec
 from luthier.evaluation.build import ENGINE_CONTAINER, build_eval_config, build_eval_job
 from luthier.evaluation.check import check_held_out, check_size, check_spec
-from luthier.evaluation.endings import back_off, end_again, record_attempt
+from luthier.evaluation.endings import back_off, record_attempt
 from luthier.evaluation.observe import Observed
 from luthier.evaluation.run import Run, find_attempt
 from luthier.evaluation.target import Target, find_target
@@ -64,7 +64,7 @@ def rest(run: Run) -> Plan:
     """Terminal is terminal: only leftovers are removed, and Jobs once their time is up."""
     ended, ttl = run.status.completion_time, run.spec.ttl_seconds_after_finished
     assert ended is not None
-    draft = end_again(run)
+    draft = run.draft.again()
     left = [job for job in run.seen.jobs if not jobs.is_deleting(job)]
     due = ended + timedelta(seconds=ttl) if ttl is not None else None
     if due is not None and run.seen.now >= due:

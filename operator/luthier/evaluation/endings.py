@@ -121,11 +121,6 @@ def announce(draft: Draft[EvaluationStatus]) -> Draft[EvaluationStatus]:
     return draft.failed(reason, message)
 
 
-def end_again(run: Run) -> Draft[EvaluationStatus]:
-    """Say again how it ended: an error that was met while cleaning up may have been written over it."""
-    return announce(run.draft) if run.status.verdict is not None else run.draft.failed_again(ConditionType.EVALUATED)
-
-
 def _give_up(run: Run, last: Ending) -> Plan | None:
     """Count the attempts whose Jobs are there."""
     faults, losses = _count(run, Outcome.USER_ERROR), _count(run, Outcome.INFRASTRUCTURE)

@@ -20,7 +20,6 @@ from luthier.api.finetunejob import Lineage, Progress
 from luthier.finetune.build import build_prepare_job, build_train_job
 from luthier.finetune.check import check_spec
 from luthier.finetune.endings import (
-    end_again,
     losses_in_a_row,
     number_text,
     record_attempt,
@@ -66,7 +65,7 @@ def rest(run: Run) -> Plan:
     """Terminal is terminal: only leftovers are removed, and Jobs once their time is up."""
     ended, ttl = run.status.completion_time, run.spec.ttl_seconds_after_finished
     assert ended is not None
-    draft = end_again(run)
+    draft = run.draft.again()
     left = [job for job in run.seen.jobs if not jobs.is_deleting(job)]
     due = ended + timedelta(seconds=ttl) if ttl is not None else None
     if due is not None and run.seen.now >= due:

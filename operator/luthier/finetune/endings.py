@@ -154,14 +154,6 @@ def finish(draft: Draft[FineTuneJobStatus]) -> Draft[FineTuneJobStatus]:
     return draft.succeeded(Reason.SUCCEEDED, message)
 
 
-def end_again(run: Run) -> Draft[FineTuneJobStatus]:
-    """Say again how the run ended: an error that was met while cleaning up may have been written over it."""
-    if run.status.artifact is not None:
-        return finish(run.draft) if run.status.attempts else reuse(run.draft)
-    shown = ConditionType.TRAINING if run.status.dataset is not None else ConditionType.DATASET_READY
-    return run.draft.failed_again(shown)
-
-
 def _attempt_failed(run: Run, ending: Ending, *, delete: tuple[Ref, ...] = ()) -> Plan:
     """Write the attempt's end; then either another one follows, or the run has failed."""
     run = run.end_attempt(ending.outcome, f"{ending.reason}: {ending.message}")
