@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 FIRST_BACKOFF = 0.5
 LAST_BACKOFF = 60.0
 _FAILURE_REST = 1.0
+_SPARE = 64
+"""Overtaken times that may lie in the heap, beside one for each key that is due: they cost memory alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,6 @@ class Schedule:
 
     def finish(self, key: Key, outcome: Outcome, now: float) -> None:
         """Take a key back; what was added meanwhile counts."""
-        self._working.discard(key)
         self._not_before.pop(key, None)
         if isinstance(outcome, Retry):
             self._rest(key, outcome, now)
@@ -101,6 +102,7 @@ class Schedule:
             self._failures.pop(key, None)
             if outcome.requeue_after is not None:
                 self.add(key, now + outcome.requeue_after)
+        self._working.discard(key)  # only now: until here a time is noted and not pushed
         if key in self._due:
             at = self._due[key] = max(self._due[key], self._not_before.get(key, 0.0))
             self._push(key, at)
@@ -122,6 +124,9 @@ class Schedule:
     def _push(self, key: Key, at: float) -> None:
         self._order += 1
         heapq.heappush(self._heap, (at, self._order, key))
+        if len(self._heap) > 2 * len(self._due) + _SPARE:
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
 
 
 class WorkQueue:

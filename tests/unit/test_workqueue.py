@@ -130,6 +130,25 @@ def test_clear_keeps_what_is_being_worked_on_single(schedule):
     assert drain(schedule, 1) == [A]
 
 
+def test_a_key_that_is_requeued_far_ahead_and_woken_again_and_again_costs_no_memory(schedule):
+    """As the events of a busy pod do to an object that looks again in a day."""
+    schedule.add(B, 10**6)
+    for now in range(1000):
+        schedule.add(A, now)
+        assert schedule.take(now) == A
+        schedule.finish(A, Done(requeue_after=86_400), now)
+    assert len(schedule._heap) <= 2 * len(schedule) + 64
+    assert schedule.next_at() == 999 + 86_400
+    assert drain(schedule, 10**6) == [A, B]
+
+
+def test_a_finished_key_is_pushed_once(schedule):
+    schedule.add(A, 0)
+    schedule.take(0)
+    schedule.finish(A, Done(requeue_after=30), 0)
+    assert len(schedule._heap) == 1
+
+
 def test_jitter_spreads_the_retries_by_a_fifth_each_way():
     ends = []
     for part in (0.0, 1.0):
