@@ -34,6 +34,13 @@ _FIRST_BACK_OFF_SECONDS = 10
 _LONGEST_BACK_OFF_SECONDS = 300
 _RULE_INDEX = re.compile(r"matching FailJob rule at index (\d+)")
 _DISRUPTION_RULE, _USER_ERROR_RULE, _PREEMPTED_RULE = 0, 1, 2
+_MORE_MEMORY = {
+    "trainer": "raise the memory limit of spec.distributed.resourcesPerNode, or make batches or maxLength smaller",
+    # No field of an object sets what these two get.
+    "prepare": "raise the memory limit of the chart's value defaults.prepare",
+    "evaluator": "raise the memory limit of the chart's value defaults.evaluator",
+}
+"""The way out, by container."""
 _PULL_ERRORS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerError")
 
 
@@ -153,7 +160,7 @@ def _judge_exit(pod: Json | None, container: str, at: datetime) -> Ending:
     if ended is None:
         return _lost("the pod is gone and left no exit code", at)
     if ended.get("reason") == "OOMKilled":
-        text = "the container ran out of memory; raise the memory limit, or make batches or maxLength smaller"
+        text = f"container {container} ran out of memory; {_MORE_MEMORY.get(container, 'see its log')}"
         return _user_error(Reason.OUT_OF_MEMORY, text, at)
     code = ended.get("exitCode")
     if code in (EXIT_KILLED, EXIT_PREEMPTED):

@@ -336,6 +336,14 @@ ROWS = {
         deleted=(JOB_NAME,),
         says="raise the memory limit in spec.resources",
     ),
+    "the evaluator ran out of memory: only the platform gives it more": Row(
+        status=ONE,
+        jobs=(failed(JOB, age=4),),
+        pods=(ended_pod(JOB, exit_code=137, reason="OOMKilled"),),
+        succeeded=("Unknown", "Retrying"),
+        requeue=6,
+        says="the chart's value defaults.evaluator",
+    ),
     # Attempts that end early
     "a broken suite is final": Row(
         status=ONE,

@@ -201,6 +201,13 @@ ROWS = {
         succeeded=("Unknown", "Preparing"),
         applied=(data_job(2)["metadata"]["name"],),
     ),
+    "the data Job ran out of memory: only the platform gives it more": Row(
+        data=(failed(DATA, age=4),),
+        pods=(ended_pod(DATA, exit_code=137, reason="OOMKilled"),),
+        succeeded=("Unknown", "Retrying"),
+        requeue=6,
+        says="the chart's value defaults.prepare",
+    ),
     "the data Job was lost: the next one is made": Row(
         data=(failed_by_rule(DATA, 0, age=11),),
         succeeded=("Unknown", "Preparing"),
@@ -480,7 +487,7 @@ ROWS = {
         succeeded=("Unknown", "Retrying"),
         requeue=10,
         outcomes=("UserError",),
-        says="raise the memory limit",
+        says="raise the memory limit of spec.distributed.resourcesPerNode",
     ),
     "past activeDeadlineSeconds the run ends": Row(
         status=prepared(attempt()),
