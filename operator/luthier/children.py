@@ -118,7 +118,9 @@ class Children:
             return
         if live is not None:  # only that one: not another that took its place a moment ago
             wanted["metadata"]["uid"] = live["metadata"]["uid"]
-        self._store.wrote(await self._kube.apply(wanted))
+        # A new one is applied too, and not made by POST: what POST writes stays ours when a manifest drops it. Without
+        # force, an object that somebody made a moment ago is a Conflict, not ours from now on.
+        self._store.wrote(await self._kube.apply(wanted, force=live is not None))
 
     async def delete(self, ref: Ref) -> None:
         """Delete exactly the child that was seen."""

@@ -151,11 +151,15 @@ class Kube:
         resource, namespace = _of(manifest)
         return await self._call("create", resource, _path(resource, namespace), query=_STRICT, body=manifest)
 
-    async def apply(self, manifest: Manifest) -> Json:
-        """Apply an object, made when it is absent; our fields win. A `metadata.uid` is a precondition."""
+    async def apply(self, manifest: Manifest, *, force: bool = True) -> Json:
+        """Apply an object, made when it is absent. A `metadata.uid` is a precondition.
+
+        With force our fields win; without it, a field that another manager has set otherwise is a Conflict.
+        """
         resource, namespace = _of(manifest)
         path = _path(resource, namespace, manifest["metadata"]["name"])
-        return await self._call("apply", resource, path, query={**_STRICT, "force": "true"}, body=manifest)
+        query = {**_STRICT, "force": "true"} if force else _STRICT
+        return await self._call("apply", resource, path, query=query, body=manifest)
 
     async def replace(self, manifest: Manifest, *, subresource: str = "") -> Json:
         """Write an object whole; Conflict unless it still has this resourceVersion."""

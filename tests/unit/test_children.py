@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from luthier.children import APPLIED, says, stamped, verify
+from luthier.children import APPLIED, Children, says, stamped, verify
 from luthier.errors import NameConflict
 
 MANIFEST = {
@@ -128,3 +128,38 @@ def test_an_object_that_the_owner_does_not_control_is_a_conflict_that_names_it(r
 
 def test_our_own_child_is_none():
     verify(MANIFEST, live())
+
+
+class Api:
+    """An API server and a store that have one child, or none; notes what is applied."""
+
+    def __init__(self, child=None):
+        self.child = child
+        self.applied = []
+
+    def find(self, resource, namespace, name):
+        return self.child
+
+    async def get(self, resource, namespace, name):
+        return self.child
+
+    async def apply(self, manifest, *, force=True):
+        self.applied.append((manifest["metadata"].get("uid"), force))
+        return manifest
+
+    def wrote(self, obj):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("child", "applied"),
+    [
+        pytest.param(None, [(None, False)], id="a new child takes nothing from one that was made in between"),
+        pytest.param(live(lambda o: o["spec"].update(replicas=3)), [("c-1", True)], id="an edited child is put right"),
+        pytest.param(live(), [], id="a child that is as it should be is left alone"),
+    ],
+)
+async def test_our_fields_win_over_others_only_in_our_own_child(child, applied):
+    api = Api(child)
+    await Children(api, api).ensure(MANIFEST)
+    assert api.applied == applied
