@@ -77,6 +77,10 @@ class OwnCache:
 
     def saw(self, event: str | None, obj: Json) -> None:
         """Take an event of the watch; None as its type means that it was listed."""
+        if "managedFields" in obj["metadata"]:  # often half of an object, and read by nobody here
+            # A copy: kopf goes on with its own, in another thread.
+            metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+            obj = {**obj, "metadata": metadata}
         cache = self._cache(obj["kind"], obj["metadata"]["namespace"])
         self._changed(cache.remove(obj) if event == "DELETED" else cache.put(obj))
 

@@ -68,3 +68,11 @@ def test_references_follow_the_newest_pass_and_leave_nothing_behind():
     assert references.of(b) == ()
     assert references._backward == {}
     assert references._forward == {}
+
+
+def test_what_nobody_reads_and_is_half_of_an_object_is_not_kept(own):
+    seen = obj("FineTuneJob", "tune", 1)
+    seen["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    own.saw("ADDED", seen)
+    assert own.get(key_of(JOB)) == JOB
+    assert "managedFields" in seen["metadata"], "the watch goes on with the whole object"
