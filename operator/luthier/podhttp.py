@@ -1,4 +1,4 @@
-"""Small JSON from pods, for display only: 2 s, 64 KiB, no redirects, no proxy. A pod is not trusted."""
+"""Small JSON from pods, for display only: 0.5 s, 64 KiB, no redirects, no proxy. A pod is not trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from luthier.plan import Json
 
 log = logging.getLogger(__name__)
 
-SECONDS = 2.0
+SECONDS = 0.5
+"""A worker waits meanwhile: where packets to pods are dropped, many trainings must not keep rollbacks waiting."""
 MAX_BYTES = 65_536
 
 

@@ -41,7 +41,7 @@ class PodReader(Protocol):
     """Reads small JSON from pods, for display (`luthier.podhttp`)."""
 
     async def json(self, url: str) -> Json | None:
-        """Return the reply, or None when there is none within 2 s; at most 64 KiB, no redirects."""
+        """Return the reply, or None when there is none within 0.5 s; at most 64 KiB, no redirects."""
         ...
 
 
