@@ -74,7 +74,8 @@ def child_metadata(
                 "name": meta["name"],
                 "uid": meta["uid"],
                 "controller": True,
-                "blockOwnerDeletion": True,
+                # No blockOwnerDeletion: it takes rights on finalizers where they are enforced (OpenShift), and an
+                # object of ours that is deleted waits for no child.
             }
         ],
     }
