@@ -7,7 +7,6 @@ dropped, defaults of the API server are no change, and a restart with everything
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from luthier.api.base import GROUP
@@ -15,22 +14,11 @@ from luthier.errors import Conflict, NameConflict
 from luthier.kube import Kube
 from luthier.naming import controller_uid, digest_json
 from luthier.plan import Json, Manifest, Ref
+from luthier.podspec import parse_quantity
 from luthier.resources import BY_KIND
 from luthier.store import Store
 
 APPLIED = f"{GROUP}/applied"
-
-_SUFFIXES = {
-    "m": Decimal("0.001"),
-    "k": Decimal(10**3),
-    "M": Decimal(10**6),
-    "G": Decimal(10**9),
-    "T": Decimal(10**12),
-    "Ki": Decimal(2**10),
-    "Mi": Decimal(2**20),
-    "Gi": Decimal(2**30),
-    "Ti": Decimal(2**40),
-}
 
 
 def stamped(manifest: Manifest) -> Manifest:
@@ -77,17 +65,10 @@ def _same_quantity(live: Any, wanted: Any) -> bool:
     """Compare quantities as numbers: the API server writes "0.5" as "500m"."""
     if not isinstance(live, str) or not isinstance(wanted, str | int):
         return False
-    number = _quantity(live)
-    return number is not None and number == _quantity(str(wanted))
-
-
-def _quantity(text: str) -> Decimal | None:
-    suffix = next((s for s in sorted(_SUFFIXES, key=len, reverse=True) if text.endswith(s)), "")
     try:
-        number = Decimal(text.removesuffix(suffix))
-    except InvalidOperation:
-        return None
-    return number * _SUFFIXES.get(suffix, Decimal(1)) if number.is_finite() else None
+        return parse_quantity(live) == parse_quantity(str(wanted))
+    except ValueError:
+        return False
 
 
 class Children:

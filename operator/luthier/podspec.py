@@ -18,23 +18,39 @@ USER_ID = 65532
 """The non-root user of our images; also the group of mounted volumes."""
 
 _SUFFIXES = {
-    "": Decimal(1),
-    "m": Decimal("0.001"),
-    "k": Decimal(10**3),
-    "M": Decimal(10**6),
-    "G": Decimal(10**9),
-    "T": Decimal(10**12),
     "Ki": Decimal(2**10),
     "Mi": Decimal(2**20),
     "Gi": Decimal(2**30),
     "Ti": Decimal(2**40),
+    "Pi": Decimal(2**50),
+    "Ei": Decimal(2**60),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "k": Decimal(10**3),
+    "M": Decimal(10**6),
+    "G": Decimal(10**9),
+    "T": Decimal(10**12),
+    "P": Decimal(10**15),
+    "E": Decimal(10**18),
+    "": Decimal(1),
 }
 
 
 def parse_quantity(text: str) -> Decimal:
-    """Return a Kubernetes quantity as a number: "500m" is 0.5, "2Gi" is 2147483648."""
-    number = text.rstrip("mkKMGTi")
-    return Decimal(number) * _SUFFIXES[text[len(number) :]]
+    """Return a Kubernetes quantity as a number: "500m" is 0.5, "2Gi" is 2147483648.
+
+    Raises:
+        ValueError: It is none.
+    """
+    suffix = next(suffix for suffix in _SUFFIXES if text.endswith(suffix))
+    try:
+        number = Decimal(text.removesuffix(suffix)) * _SUFFIXES[suffix]
+    except ArithmeticError:  # InvalidOperation for text, Overflow
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise ValueError(f"not a quantity: {text!r}")
+    return number
 
 
 def choose_resources(wanted: Resources | None, default: Resources) -> Resources:

@@ -59,10 +59,25 @@ def test_shared_memory_is_asked_for_by_name():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("500m", "0.5"), ("2", "2"), ("1.5", "1.5"), ("4Gi", str(4 * 2**30)), ("3k", "3000"), ("10M", "10000000")],
+    [
+        ("500m", "0.5"),
+        ("2", "2"),
+        ("1.5", "1.5"),
+        ("4Gi", str(4 * 2**30)),
+        ("3k", "3000"),
+        ("10M", "10000000"),
+        ("1Pi", str(2**50)),
+        ("2e3", "2000"),
+    ],
 )
 def test_quantities_are_numbers(text, value):
     assert parse_quantity(text) == Decimal(value)
+
+
+@pytest.mark.parametrize("text", ["", "latest", "Gi", "NaN", "1e999999999"])
+def test_what_is_no_quantity_is_an_error(text):
+    with pytest.raises(ValueError, match="not a quantity"):
+        parse_quantity(text)
 
 
 def test_the_objects_resources_win_whole():
