@@ -25,7 +25,7 @@ from luthier.status import parse_time
 from luthier_trainer.config import EXIT_PREEMPTED, EXIT_USER_ERROR, StepResult
 
 LOST_POD_GRACE = timedelta(seconds=60)
-"""After its termination grace period a pod that is still there blocks nothing: its node is lost (operator.md 2)."""
+"""A pod that is still there so long after its termination grace period blocks nothing: its node is lost."""
 
 EXIT_KILLED = 137
 MAX_INFRASTRUCTURE_LOSSES = 20
@@ -296,11 +296,6 @@ def is_stuck(pod: Json, now: datetime) -> bool:
     if not is_deleting(pod) or is_ended(pod):
         return False
     return now > parse_time(pod["metadata"]["deletionTimestamp"]) + LOST_POD_GRACE
-
-
-def is_stopping(pod: Json, now: datetime) -> bool:
-    """Say whether a pod is on its way out and still may write."""
-    return is_deleting(pod) and not is_ended(pod) and not is_stuck(pod, now)
 
 
 def back_off_seconds(losses: int) -> int:

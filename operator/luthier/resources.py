@@ -15,7 +15,7 @@ class Resource:
     kind: str
     plural: str
     create_once: bool = False
-    """Made by POST and never applied again: its template is immutable or owned by others (operator.md 2)."""
+    """Made by POST and never applied again: its template is immutable or, as with Kueue, partly another's."""
 
 
 FINETUNEJOB = Resource(api_version=API_VERSION, kind="FineTuneJob", plural="finetunejobs")
@@ -35,8 +35,7 @@ CHILDREN = (JOB, POD, SERVICE, DEPLOYMENT, CONTROLLERREVISION, HTTPROUTE)
 """Watched by label, kept in the child store."""
 
 PVC = Resource(api_version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims")
-GATEWAY = Resource(api_version="gateway.networking.k8s.io/v1", kind="Gateway", plural="gateways")
 LEASE = Resource(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
 EVENT = Resource(api_version="v1", kind="Event", plural="events")
 
-BY_KIND = {r.kind: r for r in (*OWN, *CHILDREN, PVC, GATEWAY, LEASE, EVENT)}
+BY_KIND = {r.kind: r for r in (*OWN, *CHILDREN, PVC, LEASE, EVENT)}

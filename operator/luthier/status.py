@@ -37,12 +37,6 @@ def find_condition(conditions: Sequence[dict[str, Any]], type: str) -> dict[str,
     return next((c for c in conditions if c["type"] == type), None)
 
 
-def is_true(conditions: Sequence[dict[str, Any]], type: str) -> bool:  # noqa: A002
-    """Say whether a condition exists and is True."""
-    found = find_condition(conditions, type)
-    return found is not None and found["status"] == "True"
-
-
 def set_condition(
     conditions: Sequence[dict[str, Any]],
     *,

@@ -263,7 +263,7 @@ async def test_somebody_elses_object_of_a_childs_name_is_not_touched(start, obje
     objects.patch(FINETUNEJOB, "alpha", {"spec": {"suspend": True}})
     await until_async(lambda: reason(objects.get(FINETUNEJOB, "alpha")) == "NameConflict", "the conflict is told")
     obj = objects.get(FINETUNEJOB, "alpha")
-    assert status.is_true(obj["status"]["conditions"], "Stalled")
+    assert status.find_condition(obj["status"]["conditions"], "Stalled")["status"] == "True"
     assert objects.get(resource, foreign["metadata"]["name"]) == before
 
 
@@ -279,7 +279,7 @@ async def test_a_wrong_spec_stalls_and_a_new_one_goes_on(start, objects):
     running.tiny.fail = None
     objects.patch(FINETUNEJOB, "alpha", {"spec": {"suspend": True}})
     obj = await made(objects, "alpha")
-    assert not status.is_true(obj["status"]["conditions"], "Stalled")
+    assert status.find_condition(obj["status"]["conditions"], "Stalled") is None
 
 
 async def test_a_bug_in_one_pass_is_told_backs_off_and_holds_up_nobody(start, objects):

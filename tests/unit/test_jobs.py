@@ -182,9 +182,7 @@ def test_a_pod_that_does_not_run_is_explained(pod, expected):
 def test_a_stuck_pod_blocks_nothing_after_a_minute():
     pod = deleting(pod_of(JOB), due=-59)
     assert not jobs.is_stuck(pod, NOW)
-    assert jobs.is_stopping(pod, NOW)
     assert jobs.is_stuck(pod, NOW + timedelta(seconds=2))
-    assert not jobs.is_stopping(pod, NOW + timedelta(seconds=2))
     assert not jobs.is_stuck(deleting(ended_pod(JOB), due=-500), NOW)
 
 

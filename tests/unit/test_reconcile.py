@@ -49,7 +49,7 @@ def test_an_error_is_told_beside_all_that_was_known():
     new = told(obj, STALL, T0)
     assert new["resumeCount"] == 4
     assert new["observedGeneration"] == 3
-    assert status.is_true(new["conditions"], "Stalled")
+    assert status.find_condition(new["conditions"], "Stalled")["status"] == "True"
     assert status.find_condition(new["conditions"], "Succeeded")["status"] == "False"
     assert obj["status"]["conditions"] == []
 

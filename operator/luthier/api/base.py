@@ -56,7 +56,7 @@ def matches(pattern: str, message: str) -> dict[str, Any]:
 
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
-"""Names of our objects: children, labels and pod host names derived from them must fit (operator.md 3)."""
+"""Names of our objects: children, labels and pod host names derived from them must fit."""
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 ItemName = Annotated[
