@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import ValidationError
 
 from luthier.api.base import ErrorStatus, KubeModel
-from luthier.api.conditions import ConditionType, Reason
+from luthier.api.conditions import ConditionType
 from luthier.api.evaluation import EvaluationStatus
 from luthier.api.finetunejob import FineTuneJobStatus
 from luthier.errors import InvalidSpec
@@ -158,16 +158,3 @@ class Draft(Generic[StatusT]):
             status_first=status_first,
             requeue_after=requeue_after,
         )
-
-
-def await_claims(draft: Draft[StatusT], missing: tuple[str, ...], *, way_out: str) -> Draft[StatusT]:
-    """Say which claims are missing, and since when."""
-    reason = Reason.WAITING_FOR_PVC
-    names = ", ".join(missing)
-    found = find_condition(draft.conditions, ConditionType.RECONCILING)
-    # "Since" stays while the same claims are missing: the message would otherwise be new at each look.
-    prefix = f"PersistentVolumeClaim {names} does not exist in namespace {draft.obj['metadata']['namespace']}"
-    if found is not None and found["reason"] == reason and found["message"].startswith(f"{prefix} "):
-        return draft.working(reason, found["message"])
-    at = draft.now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return draft.working(reason, f"{prefix} (since {at}); create it, {way_out}")

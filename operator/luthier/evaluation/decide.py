@@ -9,10 +9,8 @@ anything else is decided. Failed attempts are counted from the Jobs that are the
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Final
 
-from luthier import draft as drafts
 from luthier import jobs
 from luthier.api.conditions import ConditionType, Reason
 from luthier.api.evaluation import EvaluationSpec, EvaluationStatus
@@ -24,10 +22,8 @@ from luthier.evaluation.observe import Observed
 from luthier.evaluation.run import Run, find_attempt
 from luthier.evaluation.target import Target, find_target
 from luthier.plan import Json, Plan
-from luthier.status import find_condition, format_time
-
-_LOOK_AGAIN_SECONDS: Final = 15.0
-_WAIT_SECONDS: Final = 30.0
+from luthier.status import find_condition
+from luthier.steps import LOOK_AGAIN_SECONDS, WAIT_SECONDS, await_claims, await_object, await_stopping, rest
 
 
 def decide(obj: Json, seen: Observed) -> Plan:
@@ -60,20 +56,6 @@ def start_run(obj: Json, seen: Observed) -> Run:
     return Run(obj=obj, spec=read_spec(EvaluationSpec, obj), seen=seen, draft=draft)
 
 
-def rest(run: Run) -> Plan:
-    """Terminal is terminal: only leftovers are removed, and Jobs once their time is up."""
-    ended, ttl = run.status.completion_time, run.spec.ttl_seconds_after_finished
-    assert ended is not None
-    draft = run.draft.again()
-    left = [job for job in run.seen.jobs if not jobs.is_deleting(job)]
-    due = ended + timedelta(seconds=ttl) if ttl is not None else None
-    if due is not None and run.seen.now >= due:
-        return draft.plan(delete=tuple(jobs.reference(job) for job in left))
-    running = tuple(jobs.reference(job) for job in left if jobs.is_running(job))
-    wait = (due - run.seen.now).total_seconds() if due is not None and left else None
-    return draft.plan(delete=running, requeue_after=wait)
-
-
 # Waiting
 
 
@@ -90,29 +72,12 @@ def suspend(run: Run) -> Plan | None:
     return draft.working(Reason.SUSPENDED, message).plan(delete=running)
 
 
-def await_stopping(run: Run) -> Plan | None:
-    """Wait for the pods of earlier Jobs: two writers of one samples file would be one too many."""
-    if any(jobs.is_running(job) for job in run.seen.jobs):
-        return None
-    stopping = [p for p in run.seen.pods if not jobs.is_ended(p) and not jobs.is_stuck(p, run.seen.now)]
-    if not stopping:
-        return None
-    message = f"waits for pod {stopping[0]['metadata']['name']} to stop"
-    return run.draft.working(Reason.PENDING, message).plan(requeue_after=_LOOK_AGAIN_SECONDS)
-
-
 def await_target(run: Run) -> Plan:
     """Wait for the FineTuneJob's artifact without end: GitOps applies in any order."""
     reference = run.spec.target.fine_tune_job
     name = reference.name if reference is not None else ""
-    found = find_condition(run.draft.conditions, ConditionType.RECONCILING)
-    waited = found is not None and found["reason"] == Reason.WAITING_FOR_FINE_TUNE_JOB
     text = _explain_target(name, run.obj["metadata"]["namespace"], run.seen.fine_tune_job)
-    if waited and found is not None and found["message"].startswith(f"{text} (since "):
-        message = found["message"]
-    else:
-        message = f"{text} (since {format_time(run.seen.now)})"
-    return run.draft.working(Reason.WAITING_FOR_FINE_TUNE_JOB, message).plan(requeue_after=_WAIT_SECONDS)
+    return await_object(run, Reason.WAITING_FOR_FINE_TUNE_JOB, text)
 
 
 def _explain_target(name: str, namespace: str, job: Json | None) -> str:
@@ -136,14 +101,6 @@ def refuse(run: Run) -> None:
     check_spec(run.spec)
 
 
-def await_claims(run: Run) -> Plan | None:
-    """Wait for claims without end."""
-    if not run.seen.missing_claims:
-        return None
-    draft = drafts.await_claims(run.draft, run.seen.missing_claims, way_out="or correct its name in a new object")
-    return draft.plan(requeue_after=_WAIT_SECONDS)
-
-
 # Work
 
 
@@ -159,7 +116,7 @@ def watch_attempt(run: Run) -> Plan | None:
     doing = "the engine loads the model" if loading else "cases are answered and judged"
     draft = run.draft.say(ConditionType.EVALUATED, "False", Reason.EVALUATING, f"Job {name}: {pending or doing}")
     reason = Reason.PENDING if pending is not None else Reason.EVALUATING
-    return draft.working(reason, f"Job {name}: {pending or doing}").plan(requeue_after=_WAIT_SECONDS)
+    return draft.working(reason, f"Job {name}: {pending or doing}").plan(requeue_after=WAIT_SECONDS)
 
 
 def _is_loading(pod: Json) -> bool:
@@ -182,7 +139,7 @@ def start_attempt(run: Run, target: Target) -> Plan:
     draft = run.draft.put(attempts=number, serving_profile=run.spec.serving_profile)
     draft = draft.event("Normal", Reason.EVALUATING, f"attempt {number} is Job {job['metadata']['name']}")
     draft = draft.say(ConditionType.EVALUATED, "False", Reason.EVALUATING, message)
-    return draft.working(Reason.PENDING, message).plan(apply=(job,), requeue_after=_LOOK_AGAIN_SECONDS)
+    return draft.working(Reason.PENDING, message).plan(apply=(job,), requeue_after=LOOK_AGAIN_SECONDS)
 
 
 STEPS: Final = (

@@ -13,7 +13,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from luthier import draft as drafts
 from luthier import jobs
 from luthier.api.conditions import ConditionType, Reason
 from luthier.api.finetunejob import Lineage, Progress
@@ -31,12 +30,11 @@ from luthier.finetune.run import Run, find_attempt, start_run
 from luthier.jobs import Outcome
 from luthier.plan import Json, Plan
 from luthier.status import find_condition, parse_time
+from luthier.steps import LOOK_AGAIN_SECONDS, WAIT_SECONDS, await_claims, await_stopping, rest
 from luthier_trainer.config import ProgressReport
 
 PROGRESS_EVERY: Final = timedelta(seconds=30)
 """At most one status write for progress in this time; a new phase is written at once."""
-_LOOK_AGAIN_SECONDS: Final = 15.0
-_WAIT_SECONDS: Final = 30.0
 _PHASES: Final = {
     "Loading": "loads the model",
     "Training": "trains",
@@ -61,20 +59,6 @@ def decide(obj: Json, seen: Observed) -> Plan:
     return start_attempt(run)
 
 
-def rest(run: Run) -> Plan:
-    """Terminal is terminal: only leftovers are removed, and Jobs once their time is up."""
-    ended, ttl = run.status.completion_time, run.spec.ttl_seconds_after_finished
-    assert ended is not None
-    draft = run.draft.again()
-    left = [job for job in run.seen.jobs if not jobs.is_deleting(job)]
-    due = ended + timedelta(seconds=ttl) if ttl is not None else None
-    if due is not None and run.seen.now >= due:
-        return draft.plan(delete=tuple(jobs.reference(job) for job in left))
-    running = tuple(jobs.reference(job) for job in left if jobs.is_running(job))
-    wait = (due - run.seen.now).total_seconds() if due is not None and left else None
-    return draft.plan(delete=running, requeue_after=wait)
-
-
 # Waiting
 
 
@@ -84,17 +68,6 @@ def suspend(run: Run) -> Plan | None:
         return None
     running = tuple(jobs.reference(job, foreground=True) for job in run.seen.jobs if jobs.is_running(job))
     return stopped(run, delete=running)
-
-
-def await_stopping(run: Run) -> Plan | None:
-    """Wait for the pods of earlier Jobs: two writers of one checkpoint folder would be one too many."""
-    if any(jobs.is_running(job) for job in run.seen.jobs):
-        return None
-    stopping = [p for p in run.seen.pods if not jobs.is_ended(p) and not jobs.is_stuck(p, run.seen.now)]
-    if not stopping:
-        return None
-    message = f"waits for pod {stopping[0]['metadata']['name']} to stop"
-    return run.draft.working(Reason.PENDING, message).plan(requeue_after=_LOOK_AGAIN_SECONDS)
 
 
 def refuse(run: Run) -> None:
@@ -107,14 +80,6 @@ def refuse(run: Run) -> None:
     """
     if not any(map(jobs.is_running, run.seen.jobs)):
         check_spec(run.obj, run.spec, run.seen.settings)
-
-
-def await_claims(run: Run) -> Plan | None:
-    """Wait for claims without end: GitOps applies in any order."""
-    if not run.seen.missing_claims:
-        return None
-    draft = drafts.await_claims(run.draft, run.seen.missing_claims, way_out="or correct its name in a new object")
-    return draft.plan(requeue_after=_WAIT_SECONDS)
 
 
 def back_off(run: Run) -> Plan | None:
@@ -160,9 +125,9 @@ def _watch_preparation(run: Run, job: Json) -> Plan:
     pending = jobs.explain_pod(jobs.newest_pod(pods))
     if pending is not None:
         return draft.working(Reason.PENDING, f"Job {job['metadata']['name']}: {pending}").plan(
-            requeue_after=_WAIT_SECONDS
+            requeue_after=WAIT_SECONDS
         )
-    return draft.working(Reason.PREPARING, message).plan(requeue_after=_WAIT_SECONDS)
+    return draft.working(Reason.PREPARING, message).plan(requeue_after=WAIT_SECONDS)
 
 
 def watch_attempt(run: Run) -> Plan | None:
@@ -175,7 +140,7 @@ def watch_attempt(run: Run) -> Plan | None:
     if pending is not None:
         message = f"attempt {number}: {pending}"
         draft = run.draft.say(ConditionType.TRAINING, "False", Reason.PENDING, message)
-        return draft.working(Reason.PENDING, message).plan(requeue_after=_WAIT_SECONDS)
+        return draft.working(Reason.PENDING, message).plan(requeue_after=WAIT_SECONDS)
     report = run.seen.progress
     message = f"attempt {number} {_PHASES[report.phase]}" if report else _said_before(run, number)
     old = run.status.progress
@@ -183,7 +148,7 @@ def watch_attempt(run: Run) -> Plan | None:
     draft = draft.say(ConditionType.TRAINING, "True", Reason.RUNNING, message)
     if old is None and draft.status.progress is not None:
         draft = draft.event("Normal", Reason.RUNNING, message)
-    return draft.working(Reason.TRAINING, message).plan(requeue_after=_LOOK_AGAIN_SECONDS)
+    return draft.working(Reason.TRAINING, message).plan(requeue_after=LOOK_AGAIN_SECONDS)
 
 
 def start_attempt(run: Run) -> Plan:
@@ -196,7 +161,7 @@ def start_attempt(run: Run) -> Plan:
     draft = run.draft.put(lineage=lineage).event("Normal", Reason.TRAINING, message)
     draft = draft.say(ConditionType.TRAINING, "False", Reason.PENDING, f"attempt {number}: waits for its pod")
     draft = draft.working(Reason.PENDING, f"attempt {number}: waits for its pod")
-    return draft.plan(apply=(job,), requeue_after=_LOOK_AGAIN_SECONDS)
+    return draft.plan(apply=(job,), requeue_after=LOOK_AGAIN_SECONDS)
 
 
 STEPS: Final = (
