@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from luthier.api.conditions import Reason
 from luthier.api.step_reasons import StepReason
-from luthier.naming import ATTEMPT_LABEL, controller_of, controller_uid, is_child_name
+from luthier.naming import ATTEMPT_LABEL, ROLE_LABEL, controller_of, controller_uid, is_child_name
 from luthier.plan import Json, Ref
 from luthier.podspec import parse_quantity
 from luthier.status import parse_time
@@ -245,11 +245,6 @@ def _is_of_job(owner: Json, controller: Json | None) -> bool:
     return controller is not None and controller["kind"] == "Job" and is_child_name(owner, controller["name"])
 
 
-def own_job(owner: Json, job: Json | None) -> tuple[Json, ...]:
-    """Return a Job that was found by its name, when our object controls it; nothing otherwise."""
-    return (job,) if job is not None and controller_uid(job) == owner["metadata"]["uid"] else ()
-
-
 def newest_pod(pods: Sequence[Json]) -> Json | None:
     """Return the pod that was made last."""
     return max(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", "")), default=None)
@@ -258,6 +253,11 @@ def newest_pod(pods: Sequence[Json]) -> Json | None:
 def attempt_of(job: Json) -> int:
     """Return an attempt's number, from its label."""
     return int(job["metadata"]["labels"].get(ATTEMPT_LABEL, "0"))
+
+
+def with_role(found: Iterable[Json], role: str) -> tuple[Json, ...]:
+    """Return the Jobs of a role, in order of attempt."""
+    return tuple(sorted((j for j in found if j["metadata"]["labels"].get(ROLE_LABEL) == role), key=attempt_of))
 
 
 def is_finished(job: Json) -> bool:

@@ -10,11 +10,12 @@ from luthier.api.evaluation import EvaluationSpec, EvaluationStatus
 from luthier.draft import read_spec
 from luthier.evaluation.build import EVALUATE_ROLE, step_name
 from luthier.evaluation.target import find_target, used_claims
-from luthier.naming import ROLE_LABEL, child_name
+from luthier.lookup import confirm_job, find_missing_claims
+from luthier.naming import child_name
 from luthier.plan import Json, Key
 from luthier.ports import Ports
 from luthier.report import REPORT_ROLE
-from luthier.resources import FINETUNEJOB, JOB, POD, PVC
+from luthier.resources import FINETUNEJOB, JOB, POD
 from luthier.settings import Settings
 
 
@@ -49,8 +50,10 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     spec = read_spec(EvaluationSpec, obj)
     status = EvaluationStatus.model_validate(obj.get("status", {}))
     uid = obj["metadata"]["uid"]
-    found = await _confirm_last(obj, status, ports.children.owned(uid, JOB), ports)
     ended = status.completion_time is not None
+    found = ports.children.owned(uid, JOB)
+    if status.attempts and not ended:
+        found = await confirm_job(obj, found, child_name(obj, step_name(status.attempts)), ports)
     job = None if ended else await _find_fine_tune_job(obj, spec, ports)
     idle = not ended and not any(map(jobs.is_running, found))
     return Observed(
@@ -58,25 +61,10 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         settings=ports.settings,
         fine_tune_job=job,
         missing_claims=await _missing_claims(obj, spec, job, ports) if idle else (),
-        eval_jobs=_with_role(found, EVALUATE_ROLE),
-        report_jobs=_with_role(found, REPORT_ROLE),
+        eval_jobs=jobs.with_role(found, EVALUATE_ROLE),
+        report_jobs=jobs.with_role(found, REPORT_ROLE),
         pods=jobs.own_pods(obj, ports.children.owned(uid, POD)),
     )
-
-
-async def _confirm_last(obj: Json, status: EvaluationStatus, found: list[Json], ports: Ports) -> list[Json]:
-    """Ask the API server for the last attempt's Job where the store lacks it: a late store must start no second one."""
-    if status.attempts == 0 or status.completion_time is not None:
-        return found
-    name = child_name(obj, step_name(status.attempts))
-    if any(job["metadata"]["name"] == name for job in found):
-        return found
-    live = await ports.reader.get(JOB, obj["metadata"]["namespace"], name)
-    return [*found, *jobs.own_job(obj, live)]
-
-
-def _with_role(found: list[Json], role: str) -> tuple[Json, ...]:
-    return tuple(sorted((j for j in found if j["metadata"]["labels"][ROLE_LABEL] == role), key=jobs.attempt_of))
 
 
 async def _find_fine_tune_job(obj: Json, spec: EvaluationSpec, ports: Ports) -> Json | None:
@@ -90,5 +78,4 @@ async def _missing_claims(obj: Json, spec: EvaluationSpec, job: Json | None, por
     target = find_target(spec, job)
     if target is None:
         return ()
-    namespace = obj["metadata"]["namespace"]
-    return tuple([c for c in used_claims(spec, target) if await ports.reader.get(PVC, namespace, c) is None])
+    return await find_missing_claims(obj, used_claims(spec, target), ports)

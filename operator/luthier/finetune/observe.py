@@ -11,11 +11,11 @@ from luthier import jobs
 from luthier.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier.draft import read_spec
 from luthier.finetune.build import PREPARE_ROLE, TRAIN_ROLE, find_places
-from luthier.naming import ROLE_LABEL
+from luthier.lookup import confirm_job, find_missing_claims
 from luthier.plan import Json
 from luthier.ports import Ports
 from luthier.report import REPORT_ROLE
-from luthier.resources import JOB, POD, PVC
+from luthier.resources import JOB, POD
 from luthier.settings import Settings
 from luthier_trainer.config import PROGRESS_PORT, ProgressReport
 
@@ -44,40 +44,22 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     status = FineTuneJobStatus.model_validate(obj.get("status", {}))
     uid = obj["metadata"]["uid"]
     pods = jobs.own_pods(obj, ports.children.owned(uid, POD))
-    found = await _confirm_running(obj, status, ports.children.owned(uid, JOB), ports)
-    by_role = {role: _with_role(found, role) for role in (PREPARE_ROLE, TRAIN_ROLE, REPORT_ROLE)}
+    found = ports.children.owned(uid, JOB)
+    if status.attempts and status.attempts[-1].outcome == "Running":
+        found = await confirm_job(obj, found, status.attempts[-1].job, ports)
+    by_role = {role: jobs.with_role(found, role) for role in (PREPARE_ROLE, TRAIN_ROLE, REPORT_ROLE)}
     ended = status.completion_time is not None
+    idle = not ended and not any(map(jobs.is_running, found))
     return Observed(
         now=ports.now,
         settings=ports.settings,
-        missing_claims=() if ended or any(map(jobs.is_running, found)) else await _missing_claims(obj, spec, ports),
+        missing_claims=await find_missing_claims(obj, find_places(obj, spec).claims, ports) if idle else (),
         prepare_jobs=by_role[PREPARE_ROLE],
         train_jobs=by_role[TRAIN_ROLE],
         report_jobs=by_role[REPORT_ROLE],
         pods=pods,
         progress=None if ended else await _read_progress(by_role[TRAIN_ROLE], pods, ports),
     )
-
-
-async def _confirm_running(obj: Json, status: FineTuneJobStatus, found: list[Json], ports: Ports) -> list[Json]:
-    """Ask the API server for a running attempt's Job that the store lacks: a late store must cost no GPU hour."""
-    if not status.attempts or status.attempts[-1].outcome != "Running":
-        return found
-    name = status.attempts[-1].job
-    if any(job["metadata"]["name"] == name for job in found):
-        return found
-    live = await ports.reader.get(JOB, obj["metadata"]["namespace"], name)
-    return [*found, *jobs.own_job(obj, live)]
-
-
-def _with_role(found: list[Json], role: str) -> tuple[Json, ...]:
-    return tuple(sorted((j for j in found if j["metadata"]["labels"][ROLE_LABEL] == role), key=jobs.attempt_of))
-
-
-async def _missing_claims(obj: Json, spec: FineTuneJobSpec, ports: Ports) -> tuple[str, ...]:
-    namespace = obj["metadata"]["namespace"]
-    claims = find_places(obj, spec).claims
-    return tuple([claim for claim in claims if await ports.reader.get(PVC, namespace, claim) is None])
 
 
 async def _read_progress(train_jobs: tuple[Json, ...], pods: tuple[Json, ...], ports: Ports) -> ProgressReport | None:
