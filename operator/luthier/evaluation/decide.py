@@ -30,7 +30,7 @@ def decide(obj: Json, seen: Observed) -> Plan:
     """Return what this pass does.
 
     Raises:
-        InvalidSpec: What the API server's rules cannot see.
+        InvalidSpec: Nothing runs, and what is asked for can never work.
     """
     run = start_run(obj, seen)
     if run.status.completion_time is not None:

@@ -1,4 +1,4 @@
-"""What is wrong with a FineTuneJob that the API server's rules cannot see: pure."""
+"""What is wrong with a FineTuneJob: what the API server's rules cannot see, or let pass before they were made. Pure."""
 
 from __future__ import annotations
 
