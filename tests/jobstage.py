@@ -25,8 +25,8 @@ class Namespace:
         self.name = name
 
     def url(self, plural: str, name: str = "") -> str:
-        root = {"jobs": "apis/batch/v1", "finetunejobs": "apis/luthier.dev/v1alpha1"}
-        root |= {"evaluations": "apis/luthier.dev/v1alpha1"}
+        ours = ("finetunejobs", "evaluations", "modeldeployments")
+        root = {"jobs": "apis/batch/v1", **dict.fromkeys(ours, "apis/luthier.dev/v1alpha1")}
         return f"/{root.get(plural, 'api/v1')}/namespaces/{self.name}/{plural}" + (f"/{name}" if name else "")
 
     def create(self, plural: str, body: Json) -> Json:

@@ -166,8 +166,12 @@ class Stage(threading.Thread):
         self.timeline.append((found, self._sent))
         self._sent = {}
 
-    def violations(self, min_samples: int) -> Iterator[str]:
-        """Say what no rollout may do, in the routes that were seen."""
+    def violations(self, judged: dict[int, int]) -> Iterator[str]:
+        """Say what no rollout may do, in the routes that were seen.
+
+        Args:
+            judged: How many requests a candidate needs at a weight before it may get more.
+        """
         ended: set[str] = set()
         before: dict[str, int] = {}
         for weights, sent in self.timeline:
@@ -177,7 +181,7 @@ class Stage(threading.Thread):
                 had = before.get(revision, 0)
                 if weight > had and revision in ended:
                     yield f"{revision} was taken back, and then got {weight} %"
-                if weight > had > 0 and len(weights) == 2 and sent.get(revision, 0) < min_samples:
+                if weight > had and sent.get(revision, 0) < judged.get(had, 0):
                     yield f"{revision} went from {had} % to {weight} % on {sent.get(revision, 0)} requests"
             ended |= {revision for revision in before if revision not in weights}
             before = weights

@@ -74,7 +74,7 @@ def run(
         if not problems and not life.is_over(world):
             problems.append("it was over, and then it was not")
         state = life.state(world)
-        problems += [*_in_log(world), *world.stage.violations(MIN_SAMPLES)]
+        problems += [*_in_log(world), *world.stage.violations({25: MIN_SAMPLES})]
         writes = tuple(f"{write.method} {_shown(write.path)}" for write in world.proxy.writes)
         done = Run(
             life=life.name,

@@ -10,7 +10,7 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,11 @@ class Write:
 class FaultProxy:
     """A proxy for as long as a `with` block lasts."""
 
-    def __init__(self, server: str, tls: ssl.SSLContext, *, rules: Iterable[Rule] = ()) -> None:
+    def __init__(self, server: str, tls: ssl.SSLContext) -> None:
         self._server = server
         self._tls = tls
-        self._left = [[rule, rule.times] for rule in rules]
+        self._left: list[list[Any]] = []
+        """Each rule, and how often it still holds."""
         self.kill: Callable[[], None] = lambda: None
         """Ends the operator's process at once."""
         self.writes: list[Write] = []
@@ -66,26 +67,20 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
-    def add(self, *rules: Rule) -> None:
-        """Begin to break something."""
-        self._loop.call_soon_threadsafe(self._left.extend, [[rule, rule.times] for rule in rules])
-
-    def clear(self) -> None:
-        """Break nothing more."""
-        self._loop.call_soon_threadsafe(self._left.clear)
-
     def outage(self, on: bool) -> None:
         """Let the API server be gone: connections are cut, watches too; or be back."""
         self._loop.call_soon_threadsafe(self._set_outage, on)
 
     def arm(self, *rules: Rule) -> None:
-        """Count writes from here on; these rules hold from here on."""
+        """Count writes from here on, and break what these rules say; where they speak of watches, all begin anew."""
         done = threading.Event()
 
         def reset() -> None:
             self._count, self.reads = 0, 0
             self.writes.clear()
             self._left.extend([rule, rule.times] for rule in rules)
+            for request in tuple(self._streams.values()) if any(rule.is_of_watches() for rule in rules) else ():
+                _cut(request)  # those that are open would never meet their rule
             done.set()
 
         self._loop.call_soon_threadsafe(reset)

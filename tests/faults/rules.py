@@ -50,6 +50,10 @@ class Rule:
             return False
         return bool(re.fullmatch(self.method, method) and re.fullmatch(self.path, path))
 
+    def is_of_watches(self) -> bool:
+        """Say whether it is about streams, or about the lists that begin them."""
+        return self.act in STREAM_ACTS or self.method == "GET"
+
     def dump(self) -> str:
         """Return it as JSON, defaults left out."""
         default = asdict(Rule(act=self.act))
