@@ -206,6 +206,7 @@ class World:
         obj = copy.deepcopy(self.obj)
         plan = decide(obj, _finish(observe(obj, ports)))
         self._apply(plan)
+        self._report_deployments()
         return plan
 
     def _apply(self, plan: Plan) -> None:
@@ -249,6 +250,21 @@ class World:
         self.log.append(f"apply {manifest['kind']}")
         if manifest["kind"] == "Deployment":
             self._scale(new)
+
+    def _report_deployments(self) -> None:
+        """Write what the Deployment controller writes, after a pass: each pass sees pods newer than that."""
+        for (kind, _), deployment in self.children.items():
+            if kind != "Deployment":
+                continue
+            wanted = deployment["spec"]["replicas"]
+            mine = [p for n, p in self.pods.items() if n.startswith(f"{deployment['metadata']['name']}-")]
+            ready = sum(map(_is_ready, mine))
+            available = "True" if ready >= wanted else "False"  # maxUnavailable is 0
+            old = deployment.get("status", {}).get("conditions", [{"status": None}])[0]
+            changed = old["status"] != available
+            at = format_time(self.now) if changed else old["lastTransitionTime"]
+            condition = {"type": "Available", "status": available, "lastTransitionTime": at}
+            deployment["status"] = {"replicas": len(mine), "readyReplicas": ready, "conditions": [condition]}
 
     def _scale(self, deployment: Json) -> None:
         name = deployment["metadata"]["name"]

@@ -337,6 +337,33 @@ def test_a_candidate_that_never_gets_ready_is_rejected_at_the_deadline():
     assert world.weights() == {"r1": 100}
 
 
+def test_a_pod_that_is_not_ready_for_a_moment_is_no_reason_to_reject_whatever_the_rollouts_age():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.spec(progressDeadlineSeconds=60)
+    world.successor()
+    world.run(100)
+    world.set_ready("r2", False)
+    world.tick(times=2)
+    world.run(40)
+    assert world.condition("Ready") == "False/NoReadyPods"
+    world.run(30)
+    assert entry(world)["reason"] == "CandidateNotReady"  # for a deadline's time, it is one
+
+
+def test_more_replicas_in_a_long_rollout_get_a_deadline_of_their_own():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.spec(progressDeadlineSeconds=60)
+    world.successor()
+    world.run(100)
+    world.pods_become = "pending"
+    world.spec(replicas=2)
+    world.tick(times=2)
+    world.run(40)
+    assert world.condition("Ready") == "False/WaitingForApproval"
+    world.run(30)
+    assert entry(world)["reason"] == "CandidateNotReady"
+
+
 def test_a_first_revision_that_crashes_serves_nothing():
     world = World(pods_become="pending")
     world.settle()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -58,7 +58,10 @@ def find_trouble(
             return trouble
     if len(ready_ids(pods)) >= replicas:
         return None
-    waited = now - max(since, _unavailable_since(deployment) or since)
+    lacking_since = _lacking_since(deployment)
+    if lacking_since is None:
+        return None
+    waited = now - max(since, lacking_since)
     if waited < deadline:
         return None
     return Trouble(
@@ -107,9 +110,13 @@ def _words(end: Json) -> str:
         return text[-600:]
 
 
-def _unavailable_since(deployment: Json | None) -> datetime | None:
+def _lacking_since(deployment: Json | None) -> datetime | None:
+    """Return since when pods are missing; None: the Deployment still has them all, as far as its controller knows.
+
+    Pods are newer than that condition: one that has just gone, or was just asked for, is no lack since the start.
+    """
     conditions = (deployment or {}).get("status", {}).get("conditions", [])
     available = find_condition(conditions, "Available")
-    if available is None or available["status"] == "True" or "lastTransitionTime" not in available:
-        return None
-    return parse_time(available["lastTransitionTime"])
+    if available is None:
+        return datetime.min.replace(tzinfo=UTC)  # It never had them: the caller's own start counts.
+    return parse_time(available["lastTransitionTime"]) if available["status"] != "True" else None
