@@ -214,8 +214,9 @@ def test_a_slower_candidate_is_a_breach_and_an_equal_one_passes():
 
 def test_a_failing_stable_freezes_the_rollout():
     world = serving()
-    world.behaviour["r1"] = world.behaviour["r2"] = Behaviour(errors=0.5)
     world.successor()
+    world.run(8)
+    world.behaviour["r1"] = world.behaviour["r2"] = Behaviour(errors=0.5)
     world.run(60)
     assert world.status["candidate"]["name"].startswith("r2")
     assert world.weights()["r2"] == 10
@@ -276,6 +277,25 @@ def test_prometheus_that_dies_in_mid_rollout_holds_the_weight():
     world.run(40)
     assert world.weights()["r2"] == 10
     assert world.condition("Ready") == "False/MetricsUnavailable"
+
+
+def test_a_prometheus_that_scrapes_no_pod_promotes_nothing_by_pauses():
+    world = serving(steps=[{"setWeight": 50}, {"pause": {"durationSeconds": 10}}])
+    world._scrape = lambda: None
+    world.successor()
+    world.run(60)
+    assert world.weights() == {"r1": 100}
+    assert "held; no sample within 3 scrapes of 2 ready pod(s)" in world.message("Ready")
+
+
+def test_a_stable_that_fails_in_a_pause_keeps_the_rest_of_the_traffic():
+    world = serving(steps=[{"setWeight": 50}, {"pause": {"durationSeconds": 60}}])
+    world.successor()
+    world.run(20)
+    world.behaviour["r1"] = world.behaviour["r2"] = Behaviour(errors=0.5)
+    world.run(100)
+    assert world.weights() == {"r1": 50, "r2": 50}
+    assert world.condition("Ready") == "False/BaselineUnhealthy"
 
 
 def test_pods_that_are_not_scraped_hold_the_weight():
@@ -636,7 +656,7 @@ def test_more_traffic_is_in_status_before_it_is_in_the_route():
     world.tick()
     world.fail_at = "traffic"
     with pytest.raises(Killed):
-        world.tick(times=3)
+        world.run(6)
     assert world.status["rollout"]["weight"] == 10
     assert world.weights() == {"r1": 100}
     world.fail_at = None

@@ -103,6 +103,20 @@ ROWS = {
     ),
     "more weight waits for capacity": (at(5, 10), {"capacity": "1 of 2 pods"}, (5, 10), "RollingOut"),
     "more weight waits for metrics": (at(5, 10), {"outcome": "Error"}, (5, 10), "MetricsUnavailable"),
+    "more weight waits for pods that are not scraped": (at(5, 10), {"code": "CoverageLow"}, (5, 10), "RollingOut"),
+    "so does the first weight": (at(0, 0), {"code": "CoverageLow"}, (0, 0), "RollingOut"),
+    "and so does the last, after a pause": (
+        at(6, 50),
+        {"code": "CoverageLow"},
+        (6, 50),
+        "RollingOut",
+    ),
+    "more weight waits for a stable that fails": (
+        at(5, 10),
+        {"code": "BaselineUnhealthy"},
+        (5, 10),
+        "BaselineUnhealthy",
+    ),
     "after the last step comes all traffic": (at(6, 50), {}, (7, 100), "RollingOut"),
 }
 

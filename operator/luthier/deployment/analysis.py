@@ -405,12 +405,12 @@ def _together(
     failed = [m for m in metrics if m.outcome == "Fail"]
     if failed:
         return "Fail", "Fail", failed[0].message
+    if missing:  # before any weight too: who cannot be seen gets none
+        message = f"no sample within {STALE_SCRAPES} scrapes of {len(missing)} ready pod(s): {', '.join(missing[:3])}"
+        return "Inconclusive", "CoverageLow", message
     if memory.since is None:
         return "Inconclusive", "NotYet", "the weight is not in force yet"
     required = [m for gate, m in zip(gating, metrics, strict=True) if is_required(gate, scene)]
-    if missing:
-        message = f"no sample within {STALE_SCRAPES} scrapes of {len(missing)} ready pod(s): {', '.join(missing[:3])}"
-        return "Inconclusive", "CoverageLow", message
     if unhealthy := _unhealthy(gating, metrics):
         return "Inconclusive", "BaselineUnhealthy", unhealthy
     least = min([memory.candidate_started, *(m.candidate_started for m in required)])

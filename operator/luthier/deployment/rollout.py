@@ -95,12 +95,8 @@ def advance(plan: Sequence[Step], position: Position, facts: Facts) -> Move:
         if stay is not None:
             return Move(position=position, stay=stay)
         following = _enter(plan, position, facts.now)
-        if following.weight > position.weight and facts.capacity is not None:
-            stay = Stay(reason=Reason.ROLLING_OUT, message=f"{describe(plan, position)}: {facts.capacity}")
-            return Move(position=position, stay=stay)
-        if following.weight > position.weight and facts.outcome == "Error":
-            # Blind, nothing gains traffic; not even a first percent.
-            return Move(position=position, stay=_held_blind(plan, position, facts))
+        if following.weight > position.weight and (held := _hold_weight(plan, position, facts)) is not None:
+            return Move(position=position, stay=held)
         position = following
     return Move(position=position, stay=_unconfirmed(plan, position, facts))
 
@@ -149,6 +145,26 @@ def _unconfirmed(plan: Sequence[Step], position: Position, facts: Facts) -> Stay
     return Stay(reason=Reason.ROLLING_OUT, message=message)
 
 
+def _hold_weight(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
+    """Return why the candidate must not get more traffic now, whatever the step is; not even a first percent."""
+    where = describe(plan, position)
+    if facts.capacity is not None:
+        return Stay(reason=Reason.ROLLING_OUT, message=f"{where}: {facts.capacity}")
+    if facts.outcome == "Error":
+        return _held_blind(plan, position, facts)
+    if facts.code == "CoverageLow":
+        # As blind as without Prometheus; but each new pod is so until its first scrape, so it is no alarm.
+        return Stay(reason=Reason.ROLLING_OUT, message=f"{where}: held; {facts.message}")
+    if facts.code == "BaselineUnhealthy":
+        return _held_unhealthy(plan, position)
+    return None
+
+
+def _held_unhealthy(plan: Sequence[Step], position: Position) -> Stay:
+    message = f"{describe(plan, position)}: held; the stable itself is not healthy"
+    return Stay(reason=Reason.BASELINE_UNHEALTHY, message=message)
+
+
 def _held_blind(plan: Sequence[Step], position: Position, facts: Facts) -> Stay:
     return Stay(reason=Reason.METRICS_UNAVAILABLE, message=f"{describe(plan, position)}: held; {facts.message}")
 
@@ -178,7 +194,7 @@ def _judge_analysis(plan: Sequence[Step], position: Position, facts: Facts) -> S
     if facts.outcome == "Error":
         stay = _held_blind(plan, position, facts)
     elif facts.code == "BaselineUnhealthy":
-        stay = Stay(reason=Reason.BASELINE_UNHEALTHY, message=f"{where}: held; the stable itself is not healthy")
+        stay = _held_unhealthy(plan, position)
     else:
         stay = Stay(reason=Reason.ROLLING_OUT, message=f"{where}: analysis")
     if elapsed < timedelta(seconds=facts.analysis.max_step_seconds):
