@@ -97,11 +97,13 @@ class World:
     samples: list[Sample] = field(default_factory=list)
     counters: dict[str, dict[str, float]] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    pass_log_at: int = 0
+    """How long the log was when this pass began to write."""
     passes: int = 0
     status_writes: int = 0
     seed: int = 0
     fail_at: str | None = None
-    """Die before this write: "traffic", "status after traffic"."""
+    """Die before this write: "traffic", "status after traffic", "a changed child"."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -210,11 +212,14 @@ class World:
         return plan
 
     def _apply(self, plan: Plan) -> None:
+        self.pass_log_at = len(self.log)
         if plan.status_first:
             self._write_status(plan)
+        if not plan.status_first and plan.traffic is not None:
+            self._route(plan.traffic.manifest)
         for manifest in plan.apply:
             self._apply_child(manifest)
-        if plan.traffic is not None:
+        if plan.status_first and plan.traffic is not None:
             self._route(plan.traffic.manifest)
         for ref in plan.delete:
             child = self.children.pop((ref.kind, ref.name))
@@ -225,7 +230,7 @@ class World:
         self.events += plan.events
 
     def _write_status(self, plan: Plan) -> None:
-        if self.fail_at == "status after traffic" and self.log[-1:] == ["traffic"]:
+        if self.fail_at == "status after traffic" and "traffic" in self.log[self.pass_log_at :]:
             raise Killed
         if json.dumps(plan.status, sort_keys=True) == json.dumps(self.status, sort_keys=True):
             return
@@ -246,6 +251,8 @@ class World:
                 return
         else:
             new["metadata"] |= {"uid": short_hash("/".join(key), 12), "resourceVersion": "1"}
+        if self.fail_at == "a changed child":
+            raise Killed
         self.children[key] = new
         self.log.append(f"apply {manifest['kind']}")
         if manifest["kind"] == "Deployment":

@@ -56,8 +56,9 @@ class Traffic:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one pass does. Order: apply, traffic, delete, status, events; status first when `status_first`.
+    """What one pass does. Order: traffic, apply, delete, status, events.
 
+    `status_first`, when somebody gains traffic: status, apply, traffic, delete, events.
     `status` is the whole desired status; an equal one is not written. Jobs and ControllerRevisions are created
     once and never re-applied; all else goes by server-side apply.
     """

@@ -117,9 +117,12 @@ class Reconciler:
         return Done(requeue_after=plan.requeue_after)
 
     async def _apply(self, plan: Plan) -> None:
+        # Who gains traffic needs pods and a Service first; who loses it must not wait for a write that may be refused.
+        if not plan.status_first and plan.traffic is not None:
+            await self._router.write(plan.traffic)
         for manifest in plan.apply:
             await self._children.ensure(manifest)
-        if plan.traffic is not None:
+        if plan.status_first and plan.traffic is not None:
             await self._router.write(plan.traffic)
         for ref in plan.delete:
             await self._children.delete(ref)

@@ -633,6 +633,22 @@ def test_a_rollback_whose_status_write_was_lost_is_finished():
     assert world.weights() == {"r1": 100}
 
 
+def test_a_child_that_cannot_be_written_does_not_keep_traffic_on_a_candidate_that_has_to_go():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}], abortScaleDownDelaySeconds=0)
+    world.successor()
+    world.run(20)
+    world.behaviour["r2"] = Behaviour(errors=0.6)
+    world.fail_at = "a changed child"
+    with pytest.raises(Killed):
+        world.run(200)
+    assert world.weights() == {"r1": 100}
+    assert world.replicas("r2") == 1
+    world.fail_at = None
+    world.tick()
+    assert entry(world)["reason"] == "AnalysisFailed"
+    assert world.replicas("r2") == 0
+
+
 def test_an_operator_restart_in_mid_step_changes_nothing():
     """Nothing is kept in memory: two worlds with the same seed, one of them rebuilt from JSON at every pass."""
     ends = []

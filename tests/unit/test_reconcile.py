@@ -7,7 +7,8 @@ import pytest
 from factories import make_finetunejob, make_modeldeployment
 from luthier import status
 from luthier.errors import ApiError, Conflict, InvalidSpec, NameConflict, NotFound, NotLeader, Throttled, Unreachable
-from luthier.reconcile import Verdict, has_ended, judge, told
+from luthier.plan import Plan, Ref, Traffic
+from luthier.reconcile import Reconciler, Verdict, has_ended, judge, told
 from luthier.workqueue import Done, Retry
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -69,3 +70,48 @@ def test_a_run_has_ended_when_it_has_a_time_of_completion():
 def test_a_run_that_an_error_of_ours_has_stalled_has_not_ended():
     obj = make_finetunejob()
     assert not has_ended({**obj, "status": told(obj, STALL, T0)})
+
+
+class Written:
+    """Children and router in one: the order of their writes, and one that the API server refuses."""
+
+    def __init__(self, refused=None):
+        self.log, self.refused = [], refused
+
+    def _wrote(self, what):
+        if what == self.refused:
+            raise ApiError(422, "not like this")
+        self.log.append(what)
+
+    async def ensure(self, manifest):
+        self._wrote("apply")
+
+    async def delete(self, ref):
+        self._wrote("delete")
+
+    async def write(self, traffic):
+        self._wrote("traffic")
+
+
+async def written(*, status_first, refused=None):
+    writes = Written(refused)
+    reconciler = Reconciler(
+        {}, ports=None, own=None, kube=None, children=writes, router=writes, events=None, metrics=None
+    )
+    ref = Ref(api_version="v1", kind="Service", namespace="team", name="old", uid="1")
+    traffic = Traffic(manifest={}, resource_version=None)
+    plan = Plan(status={}, apply=({},), traffic=traffic, delete=(ref,), status_first=status_first)
+    try:
+        await reconciler._apply(plan)
+    except ApiError:
+        writes.log.append("refused")
+    return writes.log
+
+
+async def test_who_gains_traffic_has_its_children_first():
+    assert await written(status_first=True) == ["apply", "traffic", "delete"]
+
+
+async def test_who_loses_traffic_loses_it_whatever_becomes_of_the_children():
+    assert await written(status_first=False) == ["traffic", "apply", "delete"]
+    assert await written(status_first=False, refused="apply") == ["traffic", "refused"]
