@@ -44,6 +44,15 @@ def test_a_decrease_is_a_restart_from_zero():
     assert counts[0].candidate["started"] == 2 + 3
 
 
+def test_a_restart_is_seen_by_any_counter_and_holds_for_all_of_the_pod():
+    bad = series("luthier_requests_total", "a-r2-x", {-1: 0, 2: 0, 4: 9}, outcome="refused")
+    counts, _ = per_look([*started("a-r2-x", {-1: 10, 2: 10, 4: 9}), *bad])
+    assert counts[0].candidate["bad"] == 9
+    caught_up = series("luthier_requests_total", "a-r2-x", {-1: 2, 2: 2, 4: 3}, outcome="refused")
+    counts, _ = per_look([*started("a-r2-x", {-1: 10, 2: 10, 4: 4}), *caught_up])
+    assert (counts[0].candidate["bad"], counts[0].candidate["started"]) == (3, 4)
+
+
 def test_a_pod_that_was_never_seen_counts_from_zero():
     counts, _ = per_look(started("a-r2-x", {2: 4, 4: 6}))
     assert counts[0].candidate["started"] == 6
@@ -58,6 +67,11 @@ def test_a_late_sample_is_counted_at_the_next_look():
     known = {"uid-a-r2-x": PodCounters(arm="candidate", at=1, values={"started": 5})}
     counts, _ = per_look(started("a-r2-x", {1: 5, 3: 9}), pods=known, after=4)
     assert [c.candidate["started"] for c in counts] == [4, 0]
+
+
+def test_a_late_sample_waits_while_no_look_is_over():
+    known = {"uid-a-r2-x": PodCounters(arm="candidate", at=1, values={"started": 5})}
+    assert per_look(started("a-r2-x", {1: 5, 3: 9}), pods=known, after=4, looks=0) == ([], known)
 
 
 def test_a_sample_after_the_last_look_waits():

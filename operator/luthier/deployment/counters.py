@@ -153,8 +153,11 @@ def split_by_look(
 ) -> tuple[list[ArmCounts], Pods]:
     """Return what happened in each look, and the pods' newest counted samples.
 
-    Looks are `(after, after + seconds]` and so on. What was scraped before but is not counted yet falls into the first.
+    Looks are `(after, after + seconds]` and so on. What was scraped before but is not counted yet falls into the first;
+    without a look, it waits.
     """
+    if looks == 0:
+        return [], pods
     counts = [{"candidate": dict.fromkeys(COUNTERS, 0), "stable": dict.fromkeys(COUNTERS, 0)} for _ in range(looks)]
     end = after + looks * seconds
     newest = dict(pods)
@@ -164,11 +167,13 @@ def split_by_look(
             row = timeline[at]
             index = max(0, min(looks - 1, math.ceil((at - after) / seconds) - 1))
             arm_counts = counts[index][arm]
+            # One process counts them all: when one has fallen, all have begun again, those that have caught up too.
+            is_reset = any(value < known.values.get(counter, value) for counter, value in row.items())
             for counter, value in row.items():
-                last = known.values.get(counter)
+                last = 0.0 if is_reset else known.values.get(counter)
                 if last is None:
                     last = _value_before(timeline, counter, known.at, default=value)
-                arm_counts[counter] += round(value - last if value >= last else value)
+                arm_counts[counter] += round(value - last)
             known = PodCounters(arm=arm, at=at, values={**known.values, **row})
         if known.at > -math.inf:
             newest[pod] = known
