@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from factories import make_evaluation, make_finetunejob, make_modeldeployment, merged
-from luthier.deployment.counters import EDGES, edge_label
 from luthier.deployment.decide import decide
 from luthier.deployment.observe import observe
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, short_hash
@@ -26,6 +25,7 @@ from luthier.prometheus import PrometheusError
 from luthier.router import route_weights
 from luthier.settings import Settings
 from luthier.status import format_time
+from luthier_server.counters import EDGES, edge_label
 
 Json = dict[str, Any]
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -364,7 +364,7 @@ class World:
             rows += [({"__name__": "luthier_responses_checked_total"}, "checked")]
             rows += [({"__name__": "luthier_responses_invalid_format_total"}, "invalid")]
             rows += [
-                ({"__name__": "luthier_request_age_exceeded_total", "edge": edge_label(i)}, f"edge{i}")
+                ({"__name__": "luthier_request_age_exceeded_total", "edge": edge_label(EDGES[i])}, f"edge{i}")
                 for i in (range(len(EDGES)) if self.with_edges else ())
             ]
             self.samples += [Sample(labels={**base, **extra}, value=c.get(k, 0), at=at) for extra, k in rows]
@@ -464,5 +464,5 @@ class _Prometheus:
         out = [Sample(labels={}, value=sum(c.get("started", 0) for c in mine), at=at)]
         for i in range(len(EDGES)):
             value = sum(c.get(f"edge{i}", 0) for c in mine)
-            out.append(Sample(labels={"edge": edge_label(i)}, value=value, at=at))
+            out.append(Sample(labels={"edge": edge_label(EDGES[i])}, value=value, at=at))
         return out

@@ -11,8 +11,8 @@ from factories import make_modeldeployment
 from luthier.api.modeldeployment import Analysis, ModelDeploymentSpec
 from luthier.deployment import analysis
 from luthier.deployment.analysis import Measured, Memory, Scene, choose_p95_edge, gates_of, read, threshold
-from luthier.deployment.counters import EDGES, edge_label
 from luthier.ports import Sample
+from luthier_server.counters import EDGES, edge_label
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 SINCE = NOW - timedelta(seconds=100)
@@ -160,12 +160,12 @@ def test_latency_without_a_known_p95_neither_fails_nor_passes():
 def test_latency_under_another_load_may_fail_but_never_pass():
     gates_ = gating({"name": "Latency"})
     memory = begun(edge=30, edge_at=NOW.timestamp())
-    slow = {edge_label(32): (150, 0), edge_label(30): (0, 10)}
+    slow = {edge_label(EDGES[32]): (150, 0), edge_label(EDGES[30]): (0, 10)}
     failed = judge(
         Measured(samples=samples(candidate=(200, 0), stable=(2000, 0), extra=slow)), gates_, memory, weight=10
     )
     assert failed.outcome == "Fail"
-    fast = {edge_label(32): (0, 0), edge_label(30): (0, 10)}
+    fast = {edge_label(EDGES[32]): (0, 0), edge_label(EDGES[30]): (0, 10)}
     equal = judge(
         Measured(samples=samples(candidate=(200, 0), stable=(2000, 0), extra=fast)), gates_, memory, weight=50
     )
@@ -181,11 +181,11 @@ def test_latency_is_not_waited_for_where_it_cannot_be_compared():
 
 
 def test_the_p95_edge_needs_requests():
-    few = [Sample(labels={}, value=19, at=0), Sample(labels={"edge": edge_label(40)}, value=1, at=0)]
+    few = [Sample(labels={}, value=19, at=0), Sample(labels={"edge": edge_label(EDGES[40])}, value=1, at=0)]
     assert choose_p95_edge(few) is None
     shares = {38: 20, 39: 10, 40: 6, 41: 4, 42: 0}
     many = [Sample(labels={}, value=100, at=0)]
-    many += [Sample(labels={"edge": edge_label(i)}, value=v, at=0) for i, v in shares.items()]
+    many += [Sample(labels={"edge": edge_label(EDGES[i])}, value=v, at=0) for i, v in shares.items()]
     assert choose_p95_edge(many) == 40
 
 

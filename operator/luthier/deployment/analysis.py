@@ -19,7 +19,6 @@ from typing import Literal
 from luthier.api.modeldeployment import Analysis, AnalysisMetric, MetricStatus, ModelDeploymentSpec
 from luthier.deployment import gates
 from luthier.deployment.counters import (
-    EDGES,
     ArmCounts,
     Counter,
     Edges,
@@ -34,6 +33,7 @@ from luthier.deployment.counters import (
 )
 from luthier.deployment.gates import Counts, Evidence, Hypothesis
 from luthier.ports import Sample
+from luthier_server.counters import EDGES
 
 Outcome = Literal["Pass", "Fail", "Inconclusive", "Error"]
 MAX_LOOKS = 3600

@@ -15,6 +15,7 @@ from typing import Literal
 
 from luthier.plan import Json
 from luthier.ports import Sample
+from luthier_server.counters import EDGES, edge_label
 
 Arm = Literal["candidate", "stable"]
 Counter = Literal["started", "bad", "checked", "invalid", "slow", "over"]
@@ -28,16 +29,8 @@ INVALID = "luthier_responses_invalid_format_total"
 AGE_EXCEEDED = "luthier_request_age_exceeded_total"
 BAD_OUTCOMES = frozenset({"server_error", "refused", "stream_broken", "overloaded"})
 
-EDGES = tuple(0.01 * 1.2 ** (i / 2) for i in range(121))
-"""Seconds. The serving pods count requests whose age passed each of these."""
-
 Timeline = dict[float, dict[Counter, float]]
 """One pod's counters by time of scrape."""
-
-
-def edge_label(index: int) -> str:
-    """Return an edge as the serving pods write it in the label `edge`."""
-    return f"{EDGES[index]:.4g}"
 
 
 def nearest_edge(seconds: float) -> int:
@@ -62,7 +55,7 @@ class Edges:
     def labels(self) -> tuple[str, ...]:
         """Return the label values to ask Prometheus for."""
         wanted = {i for i in (self.slow_candidate, self.slow_stable, self.over) if i is not None}
-        return tuple(edge_label(i) for i in sorted(wanted))
+        return tuple(edge_label(EDGES[i]) for i in sorted(wanted))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +138,9 @@ def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges) -> list[Coun
         return []
     slow = edges.slow_candidate if arm == "candidate" else edges.slow_stable
     wanted: tuple[tuple[Counter, int | None], ...] = (("slow", slow), ("over", edges.over))
-    return [counter for counter, index in wanted if index is not None and labels.get("edge") == edge_label(index)]
+    return [
+        counter for counter, index in wanted if index is not None and labels.get("edge") == edge_label(EDGES[index])
+    ]
 
 
 def split_by_look(
