@@ -11,6 +11,7 @@ import json
 import math
 import random
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +26,7 @@ from luthier.prometheus import PrometheusError
 from luthier.router import route_weights
 from luthier.settings import Settings
 from luthier.status import format_time
-from luthier_server.counters import EDGES, edge_label
+from luthier_server.counters import EDGES, Counters, Outcome, Timing, edge_label
 
 Json = dict[str, Any]
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -87,7 +88,7 @@ class World:
     gateway_accepts: bool = True
     prometheus_error: str | None = None
     with_edges: bool = False
-    """Count requests by age: 121 more series for each pod."""
+    """Count requests by age: 242 more series for each pod."""
     claims: frozenset[str] = frozenset({"artifacts", "models"})
     children: dict[tuple[str, str], Json] = field(default_factory=dict)
     pods: dict[str, Json] = field(default_factory=dict)
@@ -363,10 +364,10 @@ class World:
             rows += [({"__name__": "luthier_requests_total", "outcome": "ok"}, "checked")]
             rows += [({"__name__": "luthier_responses_checked_total"}, "checked")]
             rows += [({"__name__": "luthier_responses_invalid_format_total"}, "invalid")]
-            rows += [
-                ({"__name__": "luthier_request_age_exceeded_total", "edge": edge_label(EDGES[i])}, f"edge{i}")
-                for i in (range(len(EDGES)) if self.with_edges else ())
-            ]
+            for i in range(len(EDGES)) if self.with_edges else ():
+                # Here a request is as old as it gets at once.
+                rows += [({"__name__": "luthier_request_age_exceeded_total", "edge": edge_label(EDGES[i])}, f"edge{i}")]
+                rows += [({"__name__": "luthier_requests_aged_total", "edge": edge_label(EDGES[i])}, "started")]
             self.samples += [Sample(labels={**base, **extra}, value=c.get(k, 0), at=at) for extra, k in rows]
 
 
@@ -466,3 +467,47 @@ class _Prometheus:
             value = sum(c.get(f"edge{i}", 0) for c in mine)
             out.append(Sample(labels={"edge": edge_label(EDGES[i])}, value=value, at=at))
         return out
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to a pod: when it begins, how long it takes, how it ends."""
+
+    start: float
+    seconds: float
+    outcome: Outcome = "ok"
+
+
+def arrivals(rng: random.Random, rate: float, until: float, seconds: Callable[[int], float]) -> list[Request]:
+    """Return independent requests; `seconds` gets the request's number."""
+    now, out = 0.0, []
+    while (now := now + rng.expovariate(rate)) < until:
+        out.append(Request(now, seconds(len(out))))
+    return out
+
+
+def scrape_pod(
+    pod: tuple[str, str], requests: list[Request], edges: Iterable[int] = (), *, began: float, until: int
+) -> list[Sample]:
+    """Return what Prometheus has of a pod (uid, name) that counts as the real ones do; times are after `began`."""
+    counters, (uid, name), out = Counters(revision="r"), pod, []
+    events: list[tuple[float, int, int]] = [(float(t), 2, 0) for t in range(0, until + 1, SCRAPE)]
+    for i, request in enumerate(requests):
+        events += [(request.start, 0, i), (request.start + request.seconds, 1, i)]
+    tickets = {}
+    for now, what, i in sorted(events):
+        if what == 0:
+            tickets[i] = counters.start(now)
+        elif what == 1:
+            counters.finish(tickets[i], requests[i].outcome, now=now, timing=Timing())
+        else:
+            rows = {("luthier_requests_started_total", "", ""): counters.started}
+            rows |= {("luthier_requests_total", "outcome", o): n for o, n in counters.outcomes.items()}
+            exceeded, aged = (counters.age_exceeded(now), counters.aged(now)) if edges else ([], [])
+            for e in edges:
+                rows["luthier_request_age_exceeded_total", "edge", edge_label(EDGES[e])] = exceeded[e]
+                rows["luthier_requests_aged_total", "edge", edge_label(EDGES[e])] = aged[e]
+            for (metric, label, value), n in rows.items():
+                labels = {"__name__": metric, "pod": name, "pod_uid": uid} | ({label: value} if label else {})
+                out.append(Sample(labels=labels, value=n, at=began + now))
+    return out

@@ -8,6 +8,7 @@ passed an edge, finished or not, so a server that hangs does not look fast.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal, get_args
@@ -72,10 +73,15 @@ class Counters:
     """When the engine last gave any part of an answer to anybody."""
     _durations: Histogram = field(default_factory=lambda: Histogram(EDGES))
     _in_flight: dict[int, float] = field(default_factory=dict)
+    _starts: deque[float] = field(default_factory=deque)
+    """When the requests of the last ten minutes began: all that are younger than the last edge."""
 
     def start(self, now: float) -> int:
         self.started += 1
         self._in_flight[self.started] = now
+        self._starts.append(now)
+        while self._starts[0] < now - EDGES[-1]:
+            self._starts.popleft()
         return self.started
 
     def finish(self, ticket: int, outcome: Outcome, *, now: float, timing: Timing) -> None:
@@ -104,3 +110,11 @@ class Counters:
         for start in self._in_flight.values():
             alive.add(now - start)
         return [done + living for done, living in zip(self._durations.above(), alive.above(), strict=True)]
+
+    def aged(self, now: float) -> list[int]:
+        """Return for each of EDGES how many requests began longer ago, finished or not.
+
+        Out of exactly these, `age_exceeded` lived longer: younger ones are not known to be fast yet.
+        """
+        younger = len(self._starts)
+        return [self.started - (younger - bisect_left(self._starts, now - edge)) for edge in EDGES]

@@ -42,6 +42,13 @@ class CountersCollector(Collector):
             zip(_EDGE_LABELS, counters.age_exceeded(now), strict=True),
         )
         yield _labelled(
+            "luthier_requests_aged",
+            "Requests that began longer ago than the edge in seconds: out of these, some lived longer.",
+            revision,
+            "edge",
+            zip(_EDGE_LABELS, counters.aged(now), strict=True),
+        )
+        yield _labelled(
             "luthier_safety_incidents", "Safety incidents.", revision, "severity", counters.incidents.items()
         )
         oldest = GaugeMetricFamily(

@@ -163,6 +163,20 @@ async def test_a_hanging_request_counts_as_slow_while_it_hangs():
     assert setup.sample("luthier_oldest_inflight_seconds") == 0
 
 
+async def test_slow_requests_are_counted_out_of_those_that_began_long_enough_ago():
+    setup = Setup(answering())
+    edge = edge_label(EDGES[51])  # 1.045 s
+    seen = []
+    for now in (1000.0, 1000.5, 1001.5, 1003.0, 1600.0):
+        setup.clock.now = now
+        await post(setup.app)
+        seen.append(setup.sample("luthier_requests_aged_total", edge=edge))
+    assert seen == [0, 0, 1, 3, 4]
+    assert setup.sample("luthier_request_age_exceeded_total", edge=edge) == 0
+    setup.clock.now = 1e6
+    assert setup.sample("luthier_requests_aged_total", edge=edge_label(EDGES[-1])) == 5
+
+
 async def test_age_counters_never_fall_when_requests_finish():
     setup = Setup(hanging())
     clients = [Client(setup.app, body=chat()) for _ in range(3)]
@@ -255,6 +269,7 @@ async def test_every_series_is_there_before_the_first_request():
         assert setup.sample("luthier_requests_total", outcome=outcome) == 0
     for edge in EDGES:
         assert setup.sample("luthier_request_age_exceeded_total", edge=edge_label(edge)) == 0
+        assert setup.sample("luthier_requests_aged_total", edge=edge_label(edge)) == 0
     for name in (
         "luthier_requests_started_total",
         "luthier_responses_checked_total",

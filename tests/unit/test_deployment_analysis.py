@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,8 +13,10 @@ from factories import make_modeldeployment
 from luthier.api.modeldeployment import Analysis, ModelDeploymentSpec
 from luthier.deployment import analysis
 from luthier.deployment.analysis import Measured, Memory, Scene, choose_p95_edge, gates_of, read, threshold
+from luthier.deployment.counters import nearest_edge
 from luthier.ports import Sample
 from luthier_server.counters import EDGES, edge_label
+from servingworld import Request, arrivals, scrape_pod
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 SINCE = NOW - timedelta(seconds=100)
@@ -52,6 +56,7 @@ def samples(*, candidate=(200, 0), stable=(200, 0), age: float = 1.0, extra: dic
         rows = {("luthier_requests_started_total", ()): n, ("luthier_requests_total", ("outcome", "refused")): bad}
         for edge, (c, s) in (extra or {}).items():
             rows[("luthier_request_age_exceeded_total", ("edge", edge))] = c if side == "candidate" else s
+            rows[("luthier_requests_aged_total", ("edge", edge))] = n
         for i in range(51):
             at = SINCE.timestamp() + 2 * i - age
             for (metric, label), end in rows.items():
@@ -178,6 +183,45 @@ def test_latency_is_not_waited_for_where_it_cannot_be_compared():
     reading = judge(Measured(samples=samples(stable=(2000, 0))), gates_, memory, weight=10)
     assert reading.outcome == "Pass"
     assert [m.outcome for m in reading.metrics] == ["Pass", "Inconclusive"]
+
+
+def scraped(side: str, requests: list[Request], edges: Iterable[int], *, until: int) -> list[Sample]:
+    return scrape_pod(PODS[side], requests, edges, began=SINCE.timestamp(), until=until)
+
+
+@pytest.mark.parametrize("rate", [1.0, 10.0])
+@pytest.mark.parametrize("metric", [{"name": "Latency"}, {"name": "LatencyCeiling", "ceilingSeconds": "12"}])
+def test_a_slow_start_is_left_out_until_its_slowness_has_shown(metric, rate):
+    [gate] = gates_ = gating(metric)
+    p95, until = nearest_edge(12), 400
+    edges = (p95, p95 + gate.slower_edges, gate.over or p95)
+    for seed in range(5):
+        rng = random.Random(seed)
+        slow_start = arrivals(rng, 0.1 * rate, until, lambda i: 30.0 if i < 20 else 8.0)
+        stable = arrivals(rng, 0.9 * rate, until, lambda i, rng=rng: 13.0 if rng.random() < 0.05 else 8.0)
+        measured = scraped("candidate", slow_start, edges, until=until) + scraped("stable", stable, edges, until=until)
+        memory = begun(edge=p95, edge_at=SINCE.timestamp())
+        now = SINCE + timedelta(seconds=until)
+        reading = judge(Measured(samples=tuple(measured)), gates_, memory, weight=10, now=now, min_samples=5)
+        assert reading.outcome != "Fail", reading.message
+        assert reading.metrics[0].candidate_started > 5
+
+
+def test_requests_that_nobody_has_timed_yet_do_not_make_the_stable_look_bursty():
+    gates_ = gating({"name": "Latency"})
+    rng, p95, until = random.Random(0), nearest_edge(2), 1200
+    stable = arrivals(rng, 5, until, lambda i: 2.5 if rng.random() < 0.05 else 1.0)
+    slower = arrivals(rng, 5, until, lambda i: 2.5 if i < 2500 or rng.random() < 0.1 else 1.0)
+    edges = (p95, p95 + 2)
+    all_ = scraped("stable", stable, edges, until=until) + scraped("candidate", slower, edges, until=until)
+    # The first look finds ten minutes of counters and no edge; the second has one.
+    blind = tuple(s for s in all_ if "edge" not in s.labels and s.at <= SINCE.timestamp() + 600)
+    now = SINCE + timedelta(seconds=600)
+    first = judge(Measured(samples=blind, p95_edge=p95), gates_, begun(), now=now, in_force_at=None)
+    second = judge(
+        Measured(samples=tuple(all_)), gates_, first.memory, now=SINCE + timedelta(seconds=until), in_force_at=now
+    )
+    assert second.memory.evidence["Latency"].bursts.factor < 1.5
 
 
 def test_the_p95_edge_needs_requests():

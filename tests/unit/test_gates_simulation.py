@@ -11,9 +11,13 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from factories import make_modeldeployment
+from luthier.api.modeldeployment import ModelDeploymentSpec
+from luthier.deployment.analysis import Measured, Memory, Reading, Scene, gates_of, read, threshold
 from luthier.deployment.gates import (
     RESTART_SECONDS,
     Burstiness,
@@ -25,6 +29,7 @@ from luthier.deployment.gates import (
     look,
     restart,
 )
+from servingworld import Request, arrivals, scrape_pod
 
 pytestmark = pytest.mark.slow
 
@@ -174,6 +179,81 @@ def test_a_breach_is_seen_within_the_promised_seconds(traffic, weight, p50, p95)
     # Medians of 25 runs scatter; the promise is the order of magnitude, not the third digit.
     assert delays[runs // 2] <= 1.5 * p50 + 1
     assert delays[int(runs * 0.95)] <= 1.5 * p95 + 2
+
+
+# The same by the way that the operator goes: pods that count, scrapes, restarts of `analysis`.
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+PODS = {"candidate": ("uid-c", "a-r2-x"), "stable": ("uid-s", "a-r1-x")}
+ALPHA_GATES = {"falseRollbackPermille": round(1000 * ALPHA)}
+
+
+def judged(
+    metric: dict,
+    *,
+    rate: float,
+    bad: dict[str, float],
+    late: float,
+    pauses: bool = False,
+    seconds: int = 900,
+    seed: int,
+) -> Reading:
+    """Return the reading after so long at 50 %. A bad request ends as an error, or lives as long as `late`."""
+    rng = random.Random(seed)
+    spec = make_modeldeployment(rollout={"analysis": {"metrics": [metric], **ALPHA_GATES}})["spec"]
+    options = ModelDeploymentSpec.model_validate(spec)
+    [gate] = gates_of(options)
+    samples = []
+    for side, pod in PODS.items():
+        requests = [r for r in arrivals(rng, rate / 2, seconds, lambda i: 0.5) if not pauses or r.start % 180 < 60]
+        for i, request in enumerate(requests):
+            if rng.random() < bad[side]:
+                requests[i] = Request(request.start, late, "server_error" if gate.name == "ErrorRate" else "ok")
+        edges = () if gate.over is None else (gate.over,)
+        samples += scrape_pod(pod, requests, edges, began=BEGAN.timestamp(), until=seconds)
+    scene = Scene(
+        now=BEGAN + timedelta(seconds=seconds),
+        interval_seconds=1,
+        scrape_seconds=2,
+        weight=50,
+        in_force_at=BEGAN,
+        candidate_prefix="a-r2-",
+        stable_prefix="a-r1-",
+        candidate_ready=(PODS["candidate"],),
+        stable_ready=(PODS["stable"],),
+        min_samples=100,
+        threshold=threshold(options.rollout.analysis, 1),
+    )
+    return read(Memory(at=BEGAN.timestamp()), (gate,), Measured(samples=tuple(samples)), scene)
+
+
+ERROR_RATE = {"name": "ErrorRate", "floorPercent": "0"}
+CEILING_60 = {"name": "LatencyCeiling", "ceilingSeconds": "60", "floorPercent": "5"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "case"),
+    [
+        (ERROR_RATE, {"rate": 10, "bad": {"candidate": 0.055, "stable": 0.05}, "late": 0.5}),
+        (CEILING_60, {"rate": 10, "bad": {"candidate": 0.05, "stable": 0.0}, "late": 65.0}),
+        (CEILING_60, {"rate": 10, "bad": {"candidate": 0.05, "stable": 0.0}, "late": 65.0, "pauses": True}),
+    ],
+)
+def test_a_candidate_on_the_border_stays_on_the_operators_own_way_too(metric, case):
+    failed = sum(judged(metric, seed=seed, **case).outcome == "Fail" for seed in range(RUNS))
+    assert failed / RUNS <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / RUNS)
+
+
+@pytest.mark.parametrize(
+    ("metric", "late"),
+    [(ERROR_RATE, 0.5), (CEILING_60, 65.0)],
+)
+def test_a_breach_is_seen_on_the_operators_own_way_too(metric, late):
+    for seed in range(5):
+        bad = {"candidate": 0.4, "stable": 0.01}
+        reading = judged(metric, rate=10, bad=bad, late=late, seed=seed)
+        assert reading.outcome == "Fail"
+        assert reading.failed_at < BEGAN + timedelta(seconds=20 + late + 10)
 
 
 def pooled(evidence: Evidence, hypothesis: Hypothesis, counts: Counts, *, at: float) -> Evidence:

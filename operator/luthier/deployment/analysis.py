@@ -36,13 +36,14 @@ from luthier.ports import Sample
 from luthier_server.counters import EDGES
 
 Outcome = Literal["Pass", "Fail", "Inconclusive", "Error"]
+VERSION = 2
+"""Of the memory: another one is begun anew, and replays what Prometheus still has."""
 MAX_LOOKS = 3600
 MEMORY_LIMIT = 60_000
 """Bytes of the memory in status; above, the pods' counters are left out (the next pass finds them in Prometheus)."""
 EDGE_SECONDS = 120.0
-WARM_UP_SECONDS = 60.0
 WARM_UP_REQUESTS = 20
-"""Left out of latency after a weight change, whichever comes first: caches fill, connections open."""
+"""Left out of latency after a weight change: caches fill, connections open. Not by time: no request warms nothing."""
 STALE_SCRAPES = 3
 COMPARABLE_LOAD = (0.5, 2.0)
 """Candidate over stable, requests per ready pod: outside, equal speed proves nothing."""
@@ -56,8 +57,8 @@ DEFAULT_INCREASE = {"Latency": 20}
 _COUNTED: dict[str, tuple[Counter, Counter]] = {
     "ErrorRate": ("bad", "started"),
     "FormatValidity": ("invalid", "checked"),
-    "Latency": ("slow", "started"),
-    "LatencyCeiling": ("over", "started"),
+    "Latency": ("slow", "slow_of"),
+    "LatencyCeiling": ("over", "over_of"),
 }
 
 
@@ -129,6 +130,8 @@ class Memory:
     restarted_at: float = 0.0
     candidate_started: int = 0
     """Since the weight last changed."""
+    warm_at: float | None = None
+    """When enough of them had started for the latency tests; None: not yet."""
     edge: int | None = None
     """The edge nearest the stable's p95: chosen before the strata that it judges."""
     edge_at: float = 0.0
@@ -150,11 +153,11 @@ class Memory:
     def dump(self) -> str:
         """Return it as compact JSON for status."""
         value = {
-            "v": 1,
+            "v": VERSION,
             "at": self.at,
             "since": self.since,
             "r": [self.restarts, self.restarted_at],
-            "warm": self.candidate_started,
+            "warm": [self.candidate_started, self.warm_at],
             "edge": [self.edge, self.edge_at],
             "pods": pods_to_json(self.pods),
             "m": {name: e.to_json() for name, e in self.evidence.items()},
@@ -169,14 +172,18 @@ def load(text: str | None) -> Memory | None:
         return None
     try:
         value = json.loads(text)
+        if value["v"] != VERSION:
+            return None
         restarts, restarted_at = value["r"]
+        candidate_started, warm_at = value["warm"]
         edge, edge_at = value["edge"]
         return Memory(
             at=value["at"],
             since=value["since"],
             restarts=restarts,
             restarted_at=restarted_at,
-            candidate_started=value["warm"],
+            candidate_started=candidate_started,
+            warm_at=warm_at,
             edge=edge,
             edge_at=edge_at,
             pods=pods_from_json(value["pods"]),
@@ -265,10 +272,6 @@ def _replay(
 
 def _look(memory: Memory, gating: Sequence[Gate], counts: ArmCounts, *, end: float, scene: Scene) -> Memory:
     memory = _restarted(memory, gating, end=end, in_force_at=scene.in_force_at)
-    started = memory.candidate_started + counts.candidate["started"]
-    warm = memory.since is not None and (
-        memory.candidate_started >= WARM_UP_REQUESTS or end - memory.since >= WARM_UP_SECONDS
-    )
     evidence = {}
     for gate in gating:
         old = memory.evidence.get(gate.name, Evidence())
@@ -278,13 +281,33 @@ def _look(memory: Memory, gating: Sequence[Gate], counts: ArmCounts, *, end: flo
             stable_bad=counts.stable[gate.bad],
             stable_started=counts.stable[gate.started],
         )
-        is_blind = gate.slower_edges > 0 and memory.edge is None
-        if memory.since is None or (gate.is_latency and not warm) or is_blind:
+        if gate.slower_edges and memory.edge is None:
+            evidence[gate.name] = old  # Nobody counts slow ones yet: none seen is not none there.
+        elif memory.since is None or (gate.is_latency and not _is_warm(memory, gate, scene)):
             bursts = old.bursts.seen(at=end, started=taken.stable_started, bad=taken.stable_bad)
             evidence[gate.name] = replace(old, bursts=bursts)
         else:
             evidence[gate.name] = gates.look(old, gate.hypothesis, taken, at=end)
-    return replace(memory, at=end, candidate_started=started if memory.since is not None else 0, evidence=evidence)
+    return _warmed(replace(memory, at=end, evidence=evidence), counts.candidate["started"])
+
+
+def _is_warm(memory: Memory, gate: Gate, scene: Scene) -> bool:
+    """Say whether the look after the memory's shows only requests that began after the warm-up.
+
+    A request is counted when it has reached the edge's age: those of the warm-up are still to come until then.
+    """
+    edge = gate.over if gate.over is not None else min((memory.edge or 0) + gate.slower_edges, len(EDGES) - 1)
+    # The look's first sample is compared with one that is up to a scrape older than the look.
+    return memory.warm_at is not None and memory.at >= memory.warm_at + EDGES[edge] + scene.scrape_seconds
+
+
+def _warmed(memory: Memory, started: int) -> Memory:
+    """Return it after so many more candidate requests."""
+    if memory.since is None:
+        return replace(memory, candidate_started=0)
+    started += memory.candidate_started
+    is_over = memory.warm_at is None and started >= WARM_UP_REQUESTS
+    return replace(memory, candidate_started=started, warm_at=memory.at if is_over else memory.warm_at)
 
 
 def _restarted(memory: Memory, gating: Sequence[Gate], *, end: float, in_force_at: datetime | None) -> Memory:
@@ -301,7 +324,7 @@ def _restarted(memory: Memory, gating: Sequence[Gate], *, end: float, in_force_a
     if not changed:
         return memory
     fresh = {name: replace(e, totals=Counts()) for name, e in evidence.items()}
-    return replace(memory, since=since, candidate_started=0, evidence=fresh)
+    return replace(memory, since=since, candidate_started=0, warm_at=None, evidence=fresh)
 
 
 def _with_edge(memory: Memory, edge: int, now: float) -> Memory:
@@ -312,7 +335,7 @@ def _with_edge(memory: Memory, edge: int, now: float) -> Memory:
     evidence = dict(memory.evidence)
     if "Latency" in evidence:
         evidence["Latency"] = replace(evidence["Latency"], stratum=Counts())
-    pods = {pod: counters.without("slow") for pod, counters in memory.pods.items()}
+    pods = {pod: counters.without("slow", "slow_of") for pod, counters in memory.pods.items()}
     return replace(memory, edge=edge, pods=pods, evidence=evidence)
 
 

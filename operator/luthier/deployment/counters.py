@@ -10,23 +10,25 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from luthier.plan import Json
 from luthier.ports import Sample
 from luthier_server.counters import EDGES, edge_label
 
 Arm = Literal["candidate", "stable"]
-Counter = Literal["started", "bad", "checked", "invalid", "slow", "over"]
-"""`slow`: older than the latency test's edge of this arm; `over`: older than the absolute ceiling's edge."""
-COUNTERS: tuple[Counter, ...] = ("started", "bad", "checked", "invalid", "slow", "over")
+Counter = Literal["started", "bad", "checked", "invalid", "slow", "slow_of", "over", "over_of"]
+"""`slow`: lived longer than the latency test's edge of this arm; `over`: than the absolute ceiling's edge.
+`slow_of`, `over_of`: out of how many, those that began longer ago than the same edge."""
+COUNTERS: tuple[Counter, ...] = get_args(Counter)
 
 STARTED = "luthier_requests_started_total"
 FINISHED = "luthier_requests_total"
 CHECKED = "luthier_responses_checked_total"
 INVALID = "luthier_responses_invalid_format_total"
 AGE_EXCEEDED = "luthier_request_age_exceeded_total"
+AGED = "luthier_requests_aged_total"
 BAD_OUTCOMES = frozenset({"server_error", "refused", "stream_broken", "overloaded"})
 
 Timeline = dict[float, dict[Counter, float]]
@@ -75,9 +77,9 @@ class PodCounters:
         known = {c: float(v) for c, v in zip(COUNTERS, values, strict=True) if v is not None}
         return cls(arm="candidate" if arm == "c" else "stable", at=float(at or 0), values=known)
 
-    def without(self, counter: Counter) -> PodCounters:
-        """Return it with one counter forgotten: another edge is read from now on."""
-        return PodCounters(arm=self.arm, at=self.at, values={c: v for c, v in self.values.items() if c != counter})
+    def without(self, *counters: Counter) -> PodCounters:
+        """Return it with some counters forgotten: another edge is read from now on."""
+        return replace(self, values={c: v for c, v in self.values.items() if c not in counters})
 
 
 Pods = dict[str, PodCounters]
@@ -134,10 +136,12 @@ def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges) -> list[Coun
         return ["checked"]
     if name == INVALID:
         return ["invalid"]
-    if name != AGE_EXCEEDED:
+    if name not in (AGE_EXCEEDED, AGED):
         return []
     slow = edges.slow_candidate if arm == "candidate" else edges.slow_stable
     wanted: tuple[tuple[Counter, int | None], ...] = (("slow", slow), ("over", edges.over))
+    if name == AGED:
+        wanted = (("slow_of", slow), ("over_of", edges.over))
     return [
         counter for counter, index in wanted if index is not None and labels.get("edge") == edge_label(EDGES[index])
     ]

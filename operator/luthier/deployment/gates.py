@@ -5,8 +5,8 @@ daily cycles and weight changes cancel. Evidence is a mean of e-processes: under
 it ever reaches 1/alpha is at most alpha, however often one looks (docs/analysis.md has the formulas and their sources).
 Everything is kept as logarithms. Where counts come from is `counters`; what a verdict does is `rollout`.
 
-A bad outcome may be counted in a later stratum than the request's start. That is sound: a request that is still
-running has paid the price of a good one.
+The promise holds for requests that are counted, good or bad, at one time: latency and format are. An error is counted
+when the request ends, so errors that take long make it weaker in traffic with pauses (docs/analysis.md has numbers).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from luthier.deployment import analysis
 from luthier.deployment.admission import resolve_model
 from luthier.deployment.analysis import Gate, Measured, Memory, gates_of
 from luthier.deployment.build import ROLE
-from luthier.deployment.counters import AGE_EXCEEDED, CHECKED, FINISHED, INVALID, STARTED
+from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, INVALID, STARTED
 from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_record
 from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name
@@ -145,7 +145,7 @@ def render_query(
     """Return the query of all raw counters since the last look that is in the memory."""
     edges = memory.edges(gating).labels()
     names = [STARTED, FINISHED, *([CHECKED, INVALID] if any(g.bad == "invalid" for g in gating) else [])]
-    names += [AGE_EXCEEDED] if edges else []
+    names += [AGE_EXCEEDED, AGED] if edges else []
     # An empty alternative matches the series that have no such label.
     selector = f"__name__=~{quote('|'.join(names))},{_pods(namespace, prefixes)},edge=~{quote_any(('', *edges))}"
     seconds = int(max(0.0, now - memory.at)) + _MARGIN_SECONDS
