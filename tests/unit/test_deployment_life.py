@@ -409,6 +409,26 @@ def test_a_candidate_without_ready_pods_loses_its_traffic_at_once_and_gets_it_ba
     assert world.weights()["r2"] == 25
 
 
+def test_traffic_that_was_taken_away_comes_back_onto_all_pods_at_once():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.spec(replicas=2)
+    world.settle()
+    world.successor()
+    world.run(20)
+    assert world.weights()["r2"] == 25
+    world.set_ready("r2", False)
+    world.tick()
+    assert world.weights() == {"r1": 100}
+    [one, other] = [pod for name, pod in world.pods.items() if "-r2-" in name]
+    one["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    world.settle()
+    assert world.weights() == {"r1": 100}
+    assert "1 of 2 pods of r2" in world.message("Ready")
+    other["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    world.settle()
+    assert world.weights()["r2"] == 25
+
+
 def test_weight_waits_for_all_pods_of_both_sides():
     world = serving()
     world.spec(replicas=2)

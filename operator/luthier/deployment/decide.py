@@ -249,15 +249,11 @@ def _moved(
     case: Case, candidate: RevisionStatus, rollout: RolloutStatus, move: Move, stay: Stay, reading: Reading | None
 ) -> Decision:
     position = move.position
-    # No pod is ready to take it: the traffic goes back in this very pass, and returns when one is.
-    weight = position.weight if case.ready(candidate.name) else 0
-    if weight == 0 and case.weight_of(candidate.name) > 0 and case.stable_lacks_pods():
-        weight = case.weight_of(candidate.name)
-    if position.weight > 0 and not case.ready(candidate.name):
+    weight = _weight(case, candidate, position)
+    if 0 < position.weight != weight:
+        reason = Reason.ROLLING_OUT if case.ready(candidate.name) else Reason.NO_READY_PODS
         lacking = _lacking(case, candidate) or "no pod is ready"
-        stay = Stay(
-            reason=Reason.NO_READY_PODS, message=f"{position.weight} %: {lacking}; its traffic is on the stable"
-        )
+        stay = Stay(reason=reason, message=f"{position.weight} %: {lacking}; its traffic is on the stable")
     has_moved = (position.step, position.weight) != (rollout.step, rollout.weight)
     next_rollout = rollout.model_copy(
         update={
@@ -278,6 +274,17 @@ def _moved(
         events=_events(case, candidate, stay, position, rollout, weight),
         due=_dues(case, position, stay, reading),
     )
+
+
+def _weight(case: Case, candidate: RevisionStatus, position: Position) -> int:
+    """Return the candidate's share that its pods can take, at most what its step wants."""
+    carried = case.weight_of(candidate.name)
+    if not case.ready(candidate.name):
+        # Its traffic goes back in this very pass, unless nobody is there to take it.
+        return carried if case.stable_lacks_pods() else 0
+    if carried < position.weight and _lacking(case, candidate) is not None:
+        return carried  # What was taken away comes back onto all pods, not onto the first of them.
+    return position.weight
 
 
 def _shown_analysis(
