@@ -87,6 +87,7 @@ class World:
     """What new pods become at once: ready, pending."""
     gateway_accepts: bool = True
     prometheus_error: str | None = None
+    prometheus_hangs: bool = False
     with_edges: bool = False
     """Count requests by age: 242 more series for each pod."""
     claims: frozenset[str] = frozenset({"artifacts", "models"})
@@ -438,6 +439,7 @@ class _Prometheus:
 
     async def raw(self, query: str) -> list[Sample]:
         world = self.world
+        assert not world.prometheus_hangs, "a decision that needs no numbers waits for them"
         if world.prometheus_error:
             raise PrometheusError(world.prometheus_error)
         if query.startswith("sum by (edge)"):

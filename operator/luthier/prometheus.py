@@ -78,7 +78,8 @@ class PrometheusClient:
         if not self._url:
             raise PrometheusError("no Prometheus is configured: set LUTHIER_PROMETHEUS_URL (chart: prometheus.url)")
         try:
-            async with self._slots:
+            # Waiting for one's turn counts too: behind a slow server, it is most of the time.
+            async with asyncio.timeout(self._timeout.total), self._slots:
                 reply = await self._get(query)
             if reply.get("status") != "success":
                 raise PrometheusError(f"Prometheus at {self._url} refused the query: {reply.get('error', 'no reason')}")

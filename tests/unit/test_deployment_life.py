@@ -460,6 +460,23 @@ def test_traffic_is_not_moved_onto_a_stable_without_pods():
     assert entry(world)["outcome"] == "Aborted"
 
 
+@pytest.mark.parametrize("trouble", ["abort", "no ready pod", "refused weights"])
+def test_a_candidate_that_must_lose_its_traffic_anyway_does_not_wait_for_prometheus(trouble):
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    assert world.weights()["r2"] == 25
+    if trouble == "abort":
+        world.spec(rollout={"abort": {"revision": world.status["candidate"]["name"]}})
+    elif trouble == "no ready pod":
+        world.set_ready("r2", False)
+    else:
+        world.set_ready("r2", True, lastState={"terminated": {"exitCode": 11}})
+    world.prometheus_hangs = True
+    world.tick()
+    assert world.weights() == {"r1": 100}
+
+
 # Acts
 
 
@@ -759,4 +776,4 @@ def test_waiting_for_metrics_past_the_pods_deadline_is_no_hot_loop():
     world.successor()
     world.run(60)
     assert world.condition("Ready") == "False/MetricsUnavailable"
-    assert world.tick().requeue_after > 0
+    assert world.tick().requeue_after >= ANALYSIS["intervalSeconds"]

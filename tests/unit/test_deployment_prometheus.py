@@ -32,8 +32,10 @@ def test_label_values_cannot_break_out_of_the_query():
 
 
 def test_the_query_covers_what_is_new_and_the_sample_before():
-    query = render_query("team", ("a-r2-", "a-r1-"), Memory(at=1000.0), (), now=1030.0)
+    query = render_query("team", ("a-r2-", "a-r1-"), Memory(at=1000.0), (), now=1030.0, scrape_seconds=2)
     assert query.endswith("[90s]")
+    slow = render_query("team", ("a-r2-", "a-r1-"), Memory(at=1000.0), (), now=1030.0, scrape_seconds=300)
+    assert slow.endswith("[630s]")
     pods = re.search(r'pod=~"(.*?)"', query)[1]
     assert re.fullmatch(pods, "a-r2-x7")
     assert not re.fullmatch(pods, "a-r3-x7")
@@ -92,6 +94,13 @@ async def test_a_slow_answer_is_an_error():
 
     with pytest.raises(PrometheusError, match="did not answer within"):
         await answered(handler, timeout_seconds=0.1)
+
+
+async def test_waiting_for_ones_turn_is_within_the_timeout():
+    async with aiohttp.ClientSession() as session, asyncio.timeout(5):
+        client = PrometheusClient(session, url="http://127.0.0.1:1/", timeout_seconds=0.1, in_flight=0)
+        with pytest.raises(PrometheusError, match="did not answer within"):
+            await client.raw("up")
 
 
 async def test_nobody_there_is_an_error():

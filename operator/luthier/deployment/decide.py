@@ -357,7 +357,9 @@ def _conditions(case: Case) -> list[Json]:
 def _dues(case: Case, position: Position, stay: Stay, reading: Reading | None) -> tuple[datetime | None, ...]:
     next_look = None
     if reading is not None or (case.stable is not None and position.weight > 0):
-        at = reading.memory.at if reading else case.seen.now.timestamp()
+        # A failed query moves no look: asked again at once, it would be asked for ever.
+        has_looked = reading is not None and reading.outcome != "Error"
+        at = reading.memory.at if reading and has_looked else case.seen.now.timestamp()
         seconds = at + case.spec.rollout.analysis.interval_seconds + LOOK_LAG_SECONDS - case.seen.now.timestamp()
         next_look = case.seen.now + timedelta(seconds=max(LOOK_LAG_SECONDS, seconds))
     waits_for_pods = position.step == 0 and not case.spec.suspend

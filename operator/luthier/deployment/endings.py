@@ -17,7 +17,7 @@ from luthier.deployment.analysis import Reading
 from luthier.deployment.build import WITHDRAWN_ANNOTATION
 from luthier.deployment.case import Case
 from luthier.deployment.decision import MAX_HISTORY, Decision, State
-from luthier.deployment.pods import find_trouble
+from luthier.deployment.observe import trouble_of
 from luthier.deployment.revision import number_of
 from luthier.plan import Event
 
@@ -67,19 +67,7 @@ def _aborted(case: Case) -> Ending | None:
 
 
 def _in_trouble(case: Case) -> Ending | None:
-    candidate, rollout = case.candidate, case.status.rollout
-    if candidate is None or rollout is None:
-        return None
-    deadline = timedelta(seconds=case.spec.progress_deadline_seconds)
-    trouble = find_trouble(
-        case.seen.pods_of(candidate.name),
-        case.seen.deployment(candidate.name),
-        replicas=case.spec.replicas,
-        since=rollout.started_at,
-        # Whoever suspends a rollout stops its clock too.
-        deadline=timedelta.max if case.spec.suspend else deadline,
-        now=case.seen.now,
-    )
+    trouble = trouble_of(case.spec, case.status, case.seen)
     return Ending(outcome="RolledBack", reason=trouble.reason, message=trouble.message) if trouble else None
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier.deployment import analysis
@@ -11,6 +12,7 @@ from luthier.deployment.admission import resolve_model
 from luthier.deployment.analysis import Gate, Measured, Memory, gates_of
 from luthier.deployment.build import ROLE
 from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, INVALID, STARTED
+from luthier.deployment.pods import Trouble, find_trouble, ready_ids
 from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_record
 from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name
@@ -18,11 +20,13 @@ from luthier.plan import Json, Key
 from luthier.ports import Ports
 from luthier.prometheus import PrometheusError, quote, quote_any
 from luthier.resources import CONTROLLERREVISION, DEPLOYMENT, HTTPROUTE, POD, PVC, SERVICE
+from luthier.router import route_weights
 from luthier.settings import Settings
 from luthier.volumes import locate
 
 _MARGIN_SECONDS = 60
-"""Read so much more than is new, so that each pod's earlier sample is there."""
+_MARGIN_SCRAPES = 2
+"""Read so much more than is new, whichever is longer, so that each pod's earlier sample is there."""
 _P95_WINDOW = "10m"
 
 
@@ -70,7 +74,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     job, evaluation = (ports.own.get(key) for key in reference_keys(obj))
     records = [parse_record(o) for o in ports.children.owned(uid, CONTROLLERREVISION)]
     routes = [r for r in ports.children.owned(uid, HTTPROUTE) if r["metadata"]["name"] == child_name(obj)]
-    return Observed(
+    seen = Observed(
         now=ports.now,
         settings=ports.settings,
         fine_tune_job=job if spec.model.fine_tune_job else None,
@@ -83,7 +87,37 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         services=tuple(ports.children.owned(uid, SERVICE)),
         pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
         route=routes[0] if routes else None,
-        measured=await _measure(obj, spec, status, ports),
+    )
+    if _is_urgent(obj, spec, status, seen):
+        return seen
+    return replace(seen, measured=await _measure(obj, spec, status, ports))
+
+
+def _is_urgent(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> bool:
+    """Say whether the candidate loses its traffic whatever the numbers say: that does not wait for Prometheus."""
+    candidate, abort = status.candidate, spec.rollout.abort
+    if candidate is None:
+        return False
+    if (abort is not None and abort.revision == candidate.name) or trouble_of(spec, status, seen) is not None:
+        return True
+    carried = route_weights(seen.route or {}).get(child_name(obj, candidate.name), 0)
+    return carried > 0 and not ready_ids(seen.pods_of(candidate.name))
+
+
+def trouble_of(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> Trouble | None:
+    """Return what the candidate's own pods say against it."""
+    candidate, rollout = status.candidate, status.rollout
+    if candidate is None or rollout is None:
+        return None
+    deadline = timedelta(seconds=spec.progress_deadline_seconds)
+    return find_trouble(
+        seen.pods_of(candidate.name),
+        seen.deployment(candidate.name),
+        replicas=spec.replicas,
+        since=rollout.started_at,
+        # Whoever suspends a rollout stops its clock too.
+        deadline=timedelta.max if spec.suspend else deadline,
+        now=seen.now,
     )
 
 
@@ -123,7 +157,8 @@ async def _measure(
     memory = stored or analysis.begin(now)
     namespace = obj["metadata"]["namespace"]
     both = (pod_prefix(obj, candidate.name), pod_prefix(obj, stable.name))
-    query = render_query(namespace, both, memory, gating, now=now)
+    scrape = ports.settings.scrape_interval_seconds
+    query = render_query(namespace, both, memory, gating, now=now, scrape_seconds=scrape)
     try:
         samples = await ports.prometheus.raw(query)
         p95_edge = None
@@ -140,7 +175,13 @@ def pod_prefix(obj: Json, revision: str) -> str:
 
 
 def render_query(
-    namespace: str, prefixes: tuple[str, ...], memory: Memory, gating: tuple[Gate, ...], *, now: float
+    namespace: str,
+    prefixes: tuple[str, ...],
+    memory: Memory,
+    gating: tuple[Gate, ...],
+    *,
+    now: float,
+    scrape_seconds: float,
 ) -> str:
     """Return the query of all raw counters since the last look that is in the memory."""
     edges = memory.edges(gating).labels()
@@ -148,7 +189,8 @@ def render_query(
     names += [AGE_EXCEEDED, AGED] if edges else []
     # An empty alternative matches the series that have no such label.
     selector = f"__name__=~{quote('|'.join(names))},{_pods(namespace, prefixes)},edge=~{quote_any(('', *edges))}"
-    seconds = int(max(0.0, now - memory.at)) + _MARGIN_SECONDS
+    margin = max(_MARGIN_SECONDS, math.ceil(_MARGIN_SCRAPES * scrape_seconds))
+    seconds = int(max(0.0, now - memory.at)) + margin
     return f"{{{selector}}}[{seconds}s]"
 
 
