@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -187,6 +188,41 @@ def test_latency_is_not_waited_for_where_it_cannot_be_compared():
 
 def scraped(side: str, requests: list[Request], edges: Iterable[int], *, until: int) -> list[Sample]:
     return scrape_pod(PODS[side], requests, edges, began=SINCE.timestamp(), until=until)
+
+
+def test_a_stable_is_judged_by_its_last_minutes():
+    # Ten minutes of good answers, then half of them bad; and the other way round.
+    rng, until = random.Random(0), 1200
+    for first, then, outcome in ((0.0, 0.5, "BaselineUnhealthy"), (0.5, 0.0, "Pass")):
+        requests = arrivals(rng, 5, until, lambda i: 0.1)
+        for i, r in enumerate(requests):
+            if rng.random() < (first if r.start < 600 else then):
+                requests[i] = Request(r.start, r.seconds, "server_error")
+        measured = scraped("stable", requests, (), until=until) + scraped("candidate", requests, (), until=until)
+        reading = judge(Measured(samples=tuple(measured)), now=SINCE + timedelta(seconds=until))
+        assert reading.code == outcome, reading.message
+
+
+def answers_checked(*, candidate: tuple[int, int], stable: tuple[int, int]) -> Measured:
+    measured = samples(candidate=(200, 0), stable=(200, 0))
+    for side, (checked, invalid) in {"candidate": candidate, "stable": stable}.items():
+        names = {
+            "luthier_requests_started_total": "luthier_responses_checked_total",
+            "luthier_requests_total": "luthier_responses_invalid_format_total",
+        }
+        as_checks = samples(**{side: (checked, invalid)})
+        mine = [s for s in as_checks if s.labels["pod"] == PODS[side][1]]
+        measured += tuple(replace(s, labels={**s.labels, "__name__": names[s.labels["__name__"]]}) for s in mine)
+    return Measured(samples=measured)
+
+
+@pytest.mark.parametrize("floor", ["1", "0"])
+def test_a_successor_of_a_stable_that_checks_no_answers_is_judged_by_the_floor(floor):
+    gates_ = gating({"name": "FormatValidity", "floorPercent": floor})
+    assert judge(answers_checked(candidate=(200, 0), stable=(0, 0)), gates_).outcome == "Pass"
+    assert judge(answers_checked(candidate=(200, 60), stable=(0, 0)), gates_).outcome == "Fail"
+    # Against one that checks, and is as bad, it is no worse.
+    assert judge(answers_checked(candidate=(200, 60), stable=(200, 60)), gates_).outcome == "Pass"
 
 
 @pytest.mark.parametrize("rate", [1.0, 10.0])

@@ -53,6 +53,8 @@ SUSPICION = 10.0
 """Evidence that is no Fail and no Pass either: the step waits until it has grown or gone."""
 MIN_REQUESTS_FOR_P95 = 20
 DEFAULT_INCREASE = {"Latency": 20}
+MIN_FLOOR = 0.0001
+"""Where the floor is all that is asked, it cannot be 0."""
 
 _COUNTED: dict[str, tuple[Counter, Counter]] = {
     "ErrorRate": ("bad", "started"),
@@ -81,6 +83,15 @@ class Gate:
     def is_latency(self) -> bool:
         return self.bad in ("slow", "over")
 
+    def against(self, evidence: Evidence) -> Hypothesis:
+        """Return what must be refuted, given what is known of the stable.
+
+        A stable without responseSchema checks no answer, and never will: its successor is judged by the floor alone.
+        """
+        if self.bad != "invalid" or evidence.bursts.has_requests:
+            return self.hypothesis
+        return Hypothesis(ratio=None, floor=max(self.hypothesis.floor or 0.0, MIN_FLOOR))
+
 
 def gates_of(spec: ModelDeploymentSpec) -> tuple[Gate, ...]:
     """Return the gating metrics of a spec, defaults filled in."""
@@ -105,7 +116,7 @@ def _gate(metric: AnalysisMetric) -> Gate:
         )
     if metric.name == "LatencyCeiling":
         over = edge_above(float(metric.ceiling_seconds or "0"))
-        hypothesis = Hypothesis(ratio=None, floor=max(floor, 0.0001))
+        hypothesis = Hypothesis(ratio=None, floor=max(floor, MIN_FLOOR))
         subject = f"over {metric.ceiling_seconds} s"
         return Gate(name=metric.name, subject=subject, hypothesis=hypothesis, bad=bad, started=started, over=over)
     hypothesis = Hypothesis(ratio=1 + increase / 100, floor=floor if floor > 0 else None)
@@ -287,7 +298,7 @@ def _look(memory: Memory, gating: Sequence[Gate], counts: ArmCounts, *, end: flo
             bursts = old.bursts.seen(at=end, started=taken.stable_started, bad=taken.stable_bad)
             evidence[gate.name] = replace(old, bursts=bursts)
         else:
-            evidence[gate.name] = gates.look(old, gate.hypothesis, taken, at=end)
+            evidence[gate.name] = gates.look(old, gate.against(old), taken, at=end)
     return _warmed(replace(memory, at=end, evidence=evidence), counts.candidate["started"])
 
 
@@ -352,7 +363,7 @@ def choose_p95_edge(samples: Sequence[Sample]) -> int | None:
 
 def _failed(gate: Gate, memory: Memory, scene: Scene) -> bool:
     evidence = memory.evidence.get(gate.name, Evidence())
-    return gates.has_failed(evidence, gate.hypothesis, threshold=scene.threshold)
+    return gates.has_failed(evidence, gate.against(evidence), threshold=scene.threshold)
 
 
 def _missing(newest: Mapping[str, float], scene: Scene) -> tuple[str, ...]:
@@ -366,7 +377,7 @@ def _judge(gate: Gate, memory: Memory, scene: Scene, measured: Measured) -> Metr
     evidence = memory.evidence.get(gate.name, Evidence())
     n = evidence.totals
     outcome: Outcome = "Inconclusive"
-    log_e = gates.log_evidence(evidence, gate.hypothesis)
+    log_e = gates.log_evidence(evidence, gate.against(evidence))
     why = f"{n.candidate_started} of {scene.min_samples} candidate requests"
     if _failed(gate, memory, scene):
         outcome = "Fail"
@@ -393,8 +404,9 @@ def _cannot_pass(gate: Gate, memory: Memory, scene: Scene, log_e: float) -> str 
     """Return why enough samples are still no pass."""
     if log_e >= math.log(SUSPICION):
         return f"Suspected: evidence {gates.format_log(log_e)} of {scene.threshold:g} for a fail"
-    n = memory.evidence[gate.name].totals
-    if gate.hypothesis.ratio is not None and n.stable_started == 0:
+    evidence = memory.evidence[gate.name]
+    n = evidence.totals
+    if gate.against(evidence).ratio is not None and n.stable_started == 0:
         return "the stable had no requests to compare with"
     if gate.name != "Latency":
         return None
@@ -434,7 +446,7 @@ def _together(
     if memory.since is None:
         return "Inconclusive", "NotYet", "the weight is not in force yet"
     required = [m for gate, m in zip(gating, metrics, strict=True) if is_required(gate, scene)]
-    if unhealthy := _unhealthy(gating, metrics):
+    if unhealthy := _unhealthy(gating, memory):
         return "Inconclusive", "BaselineUnhealthy", unhealthy
     least = min([memory.candidate_started, *(m.candidate_started for m in required)])
     if least < scene.min_samples:
@@ -448,11 +460,12 @@ def _together(
     return "Pass", "Pass", "; ".join(m.message for m in required)[:512]
 
 
-def _unhealthy(gating: Sequence[Gate], metrics: Sequence[MetricStatus]) -> str | None:
-    for gate, m in zip(gating, metrics, strict=True):
-        is_many = m.stable_bad >= gates.MIN_BAD_TO_FAIL and m.stable_bad > UNHEALTHY_RATE * m.stable_started
-        if gate.name == "ErrorRate" and is_many:
-            return f"the stable itself fails ({m.stable_bad}/{m.stable_started}): nothing to compare with"
+def _unhealthy(gating: Sequence[Gate], memory: Memory) -> str | None:
+    for gate in gating:
+        # Of recent minutes: an hour of good answers hides an outage, and one that is over is no reason to wait.
+        started, bad = memory.evidence.get(gate.name, Evidence()).bursts.recent(memory.at)
+        if gate.name == "ErrorRate" and bad >= gates.MIN_BAD_TO_FAIL and bad > UNHEALTHY_RATE * started:
+            return f"the stable itself fails ({bad}/{started} in the last minutes): nothing to compare with"
     return None
 
 

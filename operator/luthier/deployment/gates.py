@@ -122,6 +122,17 @@ class Burstiness:
             return Burstiness(buckets=(*kept, (last, n, k, nn, nk, kk)))
         return Burstiness(buckets=(*(b for b in self.buckets if b[0] >= oldest), (bucket, *look)))
 
+    def recent(self, at: float) -> tuple[int, int]:
+        """Return the stable's requests and bad ones of the last five to ten minutes."""
+        oldest = int(at // BURST_BUCKET_SECONDS) - 1
+        kept = [b for b in self.buckets if b[0] >= oldest]
+        return sum(b[1] for b in kept), sum(b[2] for b in kept)
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether the stable had any in the last hour."""
+        return any(b[1] for b in self.buckets)
+
     @property
     def factor(self) -> float:
         """Phi: the sum of (k - pn)² over that of pn, at least 1; a guess while there are few bad requests."""
