@@ -257,6 +257,30 @@ REFUSED = (
         "exactly one of setWeight, pause, analysis",
     ),
     refuse("empty step", _steps({}), "spec.rollout.steps[0]", "exactly one of setWeight, pause, analysis"),
+    refuse(
+        "analysis without a stable to compare with",
+        _steps({"setWeight": 50}, {"analysis": {}}, {"setWeight": 100}, {"pause": {}}, {"analysis": {}}),
+        "spec.rollout",
+        "at most 99 before it",
+    ),
+    refuse(
+        "formats that nothing checks",
+        _metric(name="FormatValidity"),
+        "FormatValidity needs spec.responseSchema",
+    ),
+    refuse(
+        "another served name",
+        make_modeldeployment(servedModelName="other"),
+        "servedModelName is immutable",
+        "new ModelDeployment",
+        before=make_modeldeployment(servedModelName="support"),
+    ),
+    refuse(
+        "a served name given later",
+        make_modeldeployment(servedModelName="other"),
+        "servedModelName is immutable",
+        before=make_modeldeployment(),
+    ),
     refuse("no steps", make_modeldeployment(rollout={"steps": []}), "spec.rollout.steps", "at least 1"),
     refuse(
         "no evaluation required",
@@ -306,7 +330,10 @@ ACCEPTED = (
     ),
     make_modeldeployment(),
     make_modeldeployment("defaults", rollout=None),
-    _steps({"setWeight": 10}, {"pause": {}}, {"setWeight": 10}, {"analysis": {}}, {"setWeight": 100}),
+    _steps({"setWeight": 10}, {"pause": {}}, {"setWeight": 10}, {"analysis": {}}, {"setWeight": 100}, {"pause": {}}),
+    make_modeldeployment(
+        "formats", responseSchema="{}", rollout={"analysis": {"metrics": [{"name": "FormatValidity"}]}}
+    ),
 )
 
 CHANGED = (

@@ -580,7 +580,7 @@ def test_suspend_freezes_but_a_rollback_still_works():
 
 def test_settings_outside_the_hash_start_no_rollout():
     world = serving()
-    world.spec(replicas=3, servedModelName="other", gateway={"hostnames": ["a.example"]})
+    world.spec(replicas=3, gateway={"hostnames": ["a.example"]})
     world.settings = world.settings.model_copy(update={"server_image": "luthier/server:next"})
     world.settle()
     assert world.condition("Ready") == "True/Initial"

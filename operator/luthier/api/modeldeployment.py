@@ -211,7 +211,12 @@ class Rollout(KubeModel):
             (
                 "!has(self.steps) || self.steps.filter(s, has(s.setWeight)).map(s, s.setWeight).isSorted()",
                 "setWeight must not go down from one step to the next",
-            )
+            ),
+            (
+                "!has(self.steps) || self.steps.filter(s, has(s.analysis) || (has(s.setWeight) && s.setWeight == 100))"
+                ".map(s, has(s.analysis) ? 0 : 1).isSorted()",
+                "an analysis after setWeight 100 has no stable to compare with: use at most 99 before it",
+            ),
         ),
     )
 
@@ -236,6 +241,26 @@ class Rollout(KubeModel):
 class ModelDeploymentSpec(KubeModel):
     """What is served, on whose judgement, and how traffic gets there."""
 
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                "has(self.servedModelName) == has(oldSelf.servedModelName) && "
+                "(!has(self.servedModelName) || self.servedModelName == oldSelf.servedModelName)",
+                "servedModelName is immutable: running revisions answer to it; another name is a new ModelDeployment",
+            ),
+            (
+                "has(self.responseSchema) || !has(self.rollout) || !has(self.rollout.analysis) || "
+                "!has(self.rollout.analysis.metrics) || "
+                "self.rollout.analysis.metrics.all(m, m.name != 'FormatValidity')",
+                "FormatValidity needs spec.responseSchema: without it no answer is checked",
+            ),
+        ),
+    )
+
     model: Annotated[ModelSource, Field(description="The weights.")]
     served_model_name: Annotated[
         str | None,
@@ -243,7 +268,7 @@ class ModelDeploymentSpec(KubeModel):
             default=None,
             max_length=128,
             pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
-            description="`model` in requests; absent: our name.",
+            description="`model` in requests; absent: our name. Immutable.",
         ),
     ]
     require_evaluation: Annotated[RequireEvaluation, Field(description="Without it nothing is served.")]
