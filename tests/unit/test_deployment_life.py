@@ -252,6 +252,21 @@ def test_the_plan_is_copied_at_the_start():
     assert [s.get("setWeight") for s in world.status["rollout"]["steps"]] == [10, None, 50, None]
 
 
+def test_an_analysis_that_is_changed_in_mid_rollout_counts_from_the_next_one_on():
+    world = serving(analysis={"minSamples": 100_000})
+    world.successor()
+    world.run(6)
+    world.spec(rollout={"analysis": {"minSamples": 1}})
+    world.run(40)
+    assert world.status["verdict"].endswith("/100000)")
+    [drift] = [e for e in world.events if e.reason == "PlanDrift"]
+    assert world.status["candidate"]["name"] in drift.message
+    world.spec(rollout={"abort": {"revision": world.status["candidate"]["name"]}})
+    world.settle()
+    world.successor("sha256:" + "d" * 64, "tickets-3")
+    assert world.run(60, until=lambda: world.status["stable"]["name"].startswith("r3-"))
+
+
 # Prometheus
 
 

@@ -366,6 +366,9 @@ class RolloutStatus(KubeModel):
         Timestamp | None, Field(default=None, description="When the gateway confirmed the weight.")
     ]
     analysis: Annotated[AnalysisStatus | None, Field(default=None, description="The newest look.")]
+    analysis_options: Annotated[
+        Analysis | None, Field(default=None, description="spec.rollout.analysis as it was at the start.")
+    ]
 
 
 class HistoryEntry(KubeModel):

@@ -15,6 +15,7 @@ from luthier.deployment.build import OUTCOME_ANNOTATION
 from luthier.deployment.observe import Observed
 from luthier.deployment.pods import ready_ids
 from luthier.deployment.revision import Model, Revision, hash_intent, hash_of, hash_revision, number_of
+from luthier.deployment.rollout import as_begun, has_drifted
 from luthier.draft import read_spec
 from luthier.naming import child_name
 from luthier.plan import Event, Json
@@ -40,6 +41,8 @@ class Case:
     status: ModelDeploymentStatus
     seen: Observed
     wanted: Wanted
+    has_drifted: bool = False
+    """The spec's plan is not the one that the rollout in progress began with, and follows to its end."""
     events: tuple[Event, ...] = ()
 
     @property
@@ -82,7 +85,14 @@ def open_case(obj: Json, seen: Observed) -> Case:
     """Parse, resolve, and rebuild the status if it was lost."""
     spec = read_spec(ModelDeploymentSpec, obj)
     status = ModelDeploymentStatus.model_validate(obj.get("status") or {})
-    case = Case(obj=obj, spec=spec, status=status, seen=seen, wanted=_want(spec, seen))
+    case = Case(
+        obj=obj,
+        spec=as_begun(spec, status.rollout),
+        status=status,
+        seen=seen,
+        wanted=_want(spec, seen),
+        has_drifted=has_drifted(spec, status.rollout),
+    )
     return _rebuilt(case) if _is_lost(status) else case
 
 

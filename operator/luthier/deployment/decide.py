@@ -26,6 +26,7 @@ from luthier.deployment.rollout import Facts, GiveUp, Move, Position, Stay, adva
 from luthier.jobs import is_deleting
 from luthier.plan import Event, Json, Plan
 from luthier.router import route_in_force
+from luthier.status import RECONCILING, find_condition
 
 WAIT_SECONDS = 30
 LOOK_LAG_SECONDS = 0.3
@@ -107,7 +108,14 @@ def _start(case: Case, admitted: Admitted) -> Decision:
     """Make the candidate: its record, its pods, no traffic."""
     revision = find_unfinished(case) or _new_revision(case, admitted)
     steps = plan_of(case.spec) if case.stable is not None else []
-    rollout = RolloutStatus(steps=steps, step=0, weight=0, started_at=case.now, step_started_at=case.now)
+    rollout = RolloutStatus(
+        steps=steps,
+        step=0,
+        weight=0,
+        started_at=case.now,
+        step_started_at=case.now,
+        analysis_options=case.spec.rollout.analysis,
+    )
     status = case.status.model_copy(
         update={
             "candidate": revision.status(ready=0),
@@ -335,23 +343,21 @@ def _events(
     case: Case, candidate: RevisionStatus, stay: Stay, position: Position, rollout: RolloutStatus, weight: int
 ) -> tuple[Event, ...]:
     events = []
+    if case.has_drifted and case.status.observed_generation != case.obj["metadata"]["generation"]:  # new: said once
+        message = f"steps and analysis of spec.rollout have changed: {candidate.name} goes on by its own plan"
+        events.append(Event(type="Normal", reason=str(Reason.PLAN_DRIFT), message=message))
     if position.weight != rollout.weight:
         message = f"{candidate.name} gets {position.weight} % of the traffic (step {position.step})"
         events.append(Event(type="Normal", reason=str(Reason.WEIGHT_CHANGED), message=message))
     if weight == 0 and case.weight_of(candidate.name) > 0:
         message = f"{candidate.name} has no ready pod: its traffic goes to the stable until it has"
         events.append(Event(type="Warning", reason=str(Reason.NO_READY_PODS), message=message))
-    before = next((c["reason"] for c in _conditions(case) if c["type"] == "Reconciling"), None)
-    if stay.reason in _WORTH_AN_EVENT and stay.reason != before:
+    before = find_condition(case.obj.get("status", {}).get("conditions", []), RECONCILING)
+    if stay.reason in _WORTH_AN_EVENT and (before is None or stay.reason != before["reason"]):
         kind = "Normal" if stay.reason == Reason.WAITING_FOR_APPROVAL else "Warning"
         message = f"{candidate.name} at {stay.message}"
         events.append(Event(type=kind, reason=str(stay.reason), message=message))  # type: ignore[arg-type]
     return tuple(events)
-
-
-def _conditions(case: Case) -> list[Json]:
-    found: list[Json] = case.obj.get("status", {}).get("conditions", [])
-    return found
 
 
 def _dues(case: Case, position: Position, stay: Stay, reading: Reading | None) -> tuple[datetime | None, ...]:

@@ -14,6 +14,7 @@ from luthier.deployment.build import ROLE
 from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, INVALID, STARTED
 from luthier.deployment.pods import Trouble, find_trouble, ready_ids
 from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_record
+from luthier.deployment.rollout import as_begun
 from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name
 from luthier.plan import Json, Key
@@ -90,7 +91,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     )
     if _is_urgent(obj, spec, status, seen):
         return seen
-    return replace(seen, measured=await _measure(obj, spec, status, ports))
+    return replace(seen, measured=await _measure(obj, as_begun(spec, status.rollout), status, ports))
 
 
 def _is_urgent(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> bool:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from luthier.api.conditions import Reason
-from luthier.api.modeldeployment import Analysis, AnalysisStep, Approve, ModelDeploymentSpec, Step
+from luthier.api.modeldeployment import Analysis, AnalysisStep, Approve, ModelDeploymentSpec, RolloutStatus, Step
 
 DEFAULT_WEIGHTS = (1, 5, 10, 25, 50)
 
@@ -26,6 +26,21 @@ def plan_of(spec: ModelDeploymentSpec) -> list[Step]:
     if spec.rollout.steps is not None:
         return list(spec.rollout.steps)
     return [step for weight in DEFAULT_WEIGHTS for step in (Step(set_weight=weight), Step(analysis=AnalysisStep()))]
+
+
+def as_begun(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> ModelDeploymentSpec:
+    """Return a spec with the analysis that the rollout in progress began with: like its steps, used to the end."""
+    if rollout is None or rollout.analysis_options is None:
+        return spec
+    begun = spec.rollout.model_copy(update={"analysis": rollout.analysis_options})
+    return spec.model_copy(update={"rollout": begun})
+
+
+def has_drifted(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> bool:
+    """Say whether a rollout starting now would follow another plan than the one in progress."""
+    if rollout is None or not rollout.steps:
+        return False
+    return plan_of(spec) != rollout.steps or as_begun(spec, rollout) != spec
 
 
 @dataclass(frozen=True, kw_only=True)
