@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -137,6 +138,25 @@ def test_all_traffic_in_force_has_arrived():
 def test_an_undecided_analysis_gives_up_when_the_spec_says_so():
     analysis = Analysis(max_step_seconds=60, on_inconclusive="Rollback")
     assert isinstance(advance(PLAN, at(2, 10), facts(analysis=analysis)).stay, GiveUp)
+
+
+def test_time_without_metrics_or_suspended_is_no_part_of_max_step_seconds():
+    analysis = Analysis(max_step_seconds=90, on_inconclusive="Rollback")
+    undecided = facts(analysis=analysis)
+    for blind in (facts(analysis=analysis, outcome="Error"), facts(analysis=analysis, suspended=True)):
+        early = NOW - timedelta(seconds=70)
+        held = advance(PLAN, at(2, 10), replace(blind, now=early)).position
+        assert held.held_at == early
+        late = advance(PLAN, held, replace(blind, now=NOW + timedelta(days=1)))
+        assert not isinstance(late.stay, GiveUp)
+        assert late.stay.reason in ("MetricsUnavailable", "Suspended")
+        back = advance(PLAN, held, undecided)
+        assert (back.position.held_at, back.position.held_seconds) == (None, 70)
+        assert not isinstance(back.stay, GiveUp)
+        again = advance(PLAN, back.position, replace(undecided, now=NOW + timedelta(seconds=61)))
+        assert isinstance(again.stay, GiveUp)
+        passed = advance(PLAN, back.position, replace(undecided, outcome="Pass", judged_step=2))
+        assert passed.position.held_seconds == 0  # another step
 
 
 def test_a_weight_that_was_lost_must_be_confirmed_again():

@@ -162,7 +162,10 @@ class Analysis(KubeModel):
     max_step_seconds: Annotated[
         int,
         Field(
-            default=21_600, ge=10, le=2_592_000, description="Then the step is Inconclusive and onInconclusive decides."
+            default=21_600,
+            ge=10,
+            le=2_592_000,
+            description="Then the step is Inconclusive and onInconclusive decides; without time suspended or blind.",
         ),
     ]
     on_inconclusive: Annotated[
@@ -364,6 +367,12 @@ class RolloutStatus(KubeModel):
     step_started_at: Annotated[Timestamp, Field(description="When this step began.")]
     weight_in_force_at: Annotated[
         Timestamp | None, Field(default=None, description="When the gateway confirmed the weight.")
+    ]
+    held_at: Annotated[
+        Timestamp | None, Field(default=None, description="Since when it is suspended or without metrics.")
+    ]
+    held_seconds: Annotated[
+        int, Field(default=0, description="How long it was, in this step: no part of maxStepSeconds.")
     ]
     analysis: Annotated[AnalysisStatus | None, Field(default=None, description="The newest look.")]
     analysis_options: Annotated[

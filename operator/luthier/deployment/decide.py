@@ -215,6 +215,8 @@ def _position(rollout: RolloutStatus) -> Position:
         weight=rollout.weight,
         started_at=rollout.step_started_at,
         in_force_at=rollout.weight_in_force_at,
+        held_at=rollout.held_at,
+        held_seconds=rollout.held_seconds,
     )
 
 
@@ -269,6 +271,8 @@ def _moved(
             "weight": position.weight,
             "step_started_at": position.started_at,
             "weight_in_force_at": position.in_force_at,
+            "held_at": position.held_at,
+            "held_seconds": position.held_seconds,
             "analysis": _shown_analysis(rollout, reading, case.now, has_moved=has_moved),
         }
     )

@@ -53,6 +53,10 @@ class Position:
     """When the step began."""
     in_force_at: datetime | None = None
     """When the gateway confirmed the weight; None: not yet."""
+    held_at: datetime | None = None
+    """Since when nothing can be decided: suspended, or without metrics."""
+    held_seconds: int = 0
+    """For how long that was so in this step, up to `held_at`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +108,7 @@ class Move:
 
 def advance(plan: Sequence[Step], position: Position, facts: Facts) -> Move:
     """Go as far as the facts allow; at most one change of weight, which has to be confirmed first."""
-    position = _confirm(position, facts)
+    position = _stop_clock(_confirm(position, facts), facts)
     while position.step <= len(plan):
         stay = _judge(plan, position, facts)
         if stay is not None:
@@ -127,6 +131,16 @@ def _confirm(position: Position, facts: Facts) -> Position:
     if not facts.in_force:
         return replace(position, in_force_at=None)
     return position if position.in_force_at else replace(position, in_force_at=facts.now)
+
+
+def _stop_clock(position: Position, facts: Facts) -> Position:
+    """Keep time apart in which no look can decide: it is no part of maxStepSeconds."""
+    if facts.suspended or facts.outcome == "Error":
+        return replace(position, held_at=position.held_at or facts.now)
+    if position.held_at is None:
+        return position
+    held = position.held_seconds + int((facts.now - position.held_at).total_seconds())
+    return replace(position, held_at=None, held_seconds=held)
 
 
 def _enter(plan: Sequence[Step], position: Position, now: datetime) -> Position:
@@ -212,7 +226,8 @@ def _judge_analysis(plan: Sequence[Step], position: Position, facts: Facts) -> S
         stay = _held_unhealthy(plan, position)
     else:
         stay = Stay(reason=Reason.ROLLING_OUT, message=f"{where}: analysis")
-    if elapsed < timedelta(seconds=facts.analysis.max_step_seconds):
+    held = timedelta(seconds=position.held_seconds)
+    if position.held_at is not None or elapsed - held < timedelta(seconds=facts.analysis.max_step_seconds):
         return stay
     late = f"{where}: not decided within maxStepSeconds={facts.analysis.max_step_seconds} ({facts.code})"
     if facts.analysis.on_inconclusive == "Rollback":
