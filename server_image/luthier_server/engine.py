@@ -6,6 +6,7 @@ that one stops the engine before it has stopped listening, and cannot linger.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -42,13 +43,14 @@ async def run(config: ServerConfig, verified: Verified) -> None:
     args = parser.parse_args(arguments(config, verified, is_cpu=is_cpu, cpu_flags=flags))
     validate_parsed_serve_args(args)
     set_ulimit()
-    try:
-        async with build_async_engine_client(args) as engine:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            engine = await stack.enter_async_context(build_async_engine_client(args))
             tasks = await engine.get_supported_tasks()
             app = build_app(args, tasks, engine.model_config)
             await init_app_state(engine, app.state, args, tasks)
-            # vLLM's handlers end the server when they meet a dead engine.
-            await serve(app, config, verified, announce=lambda server: setattr(app.state, "server", server))
-    except ValueError as error:
-        # pydantic's errors too: contexts longer than the model's, adapters that the engine cannot load.
-        raise RefusedError("EngineRefused", f"the engine refuses these options: {error}") from error
+        except ValueError as error:
+            # pydantic's errors too: contexts longer than the model's, adapters that the engine cannot load.
+            raise RefusedError("EngineRefused", f"the engine refuses these options: {error}") from error
+        # vLLM's handlers end the server when they meet a dead engine.
+        await serve(app, config, verified, announce=lambda server: setattr(app.state, "server", server))
