@@ -19,8 +19,9 @@ from typing import Any
 from factories import make_evaluation, make_finetunejob, make_modeldeployment, merged
 from luthier.deployment.decide import decide
 from luthier.deployment.observe import observe
-from luthier.naming import REVISION_LABEL, ROLE_LABEL, short_hash
-from luthier.plan import Key, Plan
+from luthier.errors import Conflict
+from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, short_hash
+from luthier.plan import Key, Plan, Traffic
 from luthier.ports import Ports, Sample
 from luthier.prometheus import PrometheusError
 from luthier.router import route_weights
@@ -148,7 +149,7 @@ class World:
 
     def child(self, kind: str, revision: str | None = None) -> Json | None:
         for (k, _), child in self.children.items():
-            label = child["metadata"]["labels"].get(REVISION_LABEL, "")
+            label = child["metadata"].get("labels", {}).get(REVISION_LABEL, "")
             if k == kind and (revision is None or label.partition("-")[0] == revision):
                 return child
         return None
@@ -218,11 +219,11 @@ class World:
         if plan.status_first:
             self._write_status(plan)
         if not plan.status_first and plan.traffic is not None:
-            self._route(plan.traffic.manifest)
+            self._route(plan.traffic)
         for manifest in plan.apply:
             self._apply_child(manifest)
         if plan.status_first and plan.traffic is not None:
-            self._route(plan.traffic.manifest)
+            self._route(plan.traffic)
         for ref in plan.delete:
             child = self.children.pop((ref.kind, ref.name))
             assert child["metadata"]["uid"] == ref.uid
@@ -299,14 +300,18 @@ class World:
         _mark(pod, self.pods_become == "ready")
         self.pods[name] = pod
 
-    def _route(self, manifest: Json) -> None:
+    def _route(self, traffic: Traffic) -> None:
+        manifest = traffic.manifest
         if self.fail_at == "traffic":
             raise Killed
         key = ("HTTPRoute", manifest["metadata"]["name"])
         old = self.children.get(key)
         spec_changed = old is None or old["spec"] != manifest["spec"]
-        if not spec_changed and old["metadata"].get("annotations") == manifest["metadata"].get("annotations"):
+        said = ("labels", "annotations")
+        if not spec_changed and all(old["metadata"].get(k) == manifest["metadata"].get(k) for k in said):
             return
+        if traffic.resource_version != (old["metadata"]["resourceVersion"] if old else None):
+            raise Conflict(409, "the route is not the one that was read")
         new = copy.deepcopy(manifest)
         generation = (old["metadata"]["generation"] if old else 0) + spec_changed
         new["metadata"] |= {"uid": "route", "resourceVersion": str(len(self.log) + 10), "generation": generation}
@@ -408,6 +413,8 @@ class _Reader:
     world: World
 
     async def get(self, resource: Any, namespace: str, name: str) -> Json | None:
+        if resource.kind == "HTTPRoute":
+            return self.world.children.get((resource.kind, name))
         assert resource.kind == "PersistentVolumeClaim"
         return {"metadata": {"name": name}} if name in self.world.claims else None
 
@@ -421,6 +428,7 @@ class _Children:
             found = [p for p in self.world.pods.values() if ROLE_LABEL in p["metadata"]["labels"]]
         else:
             found = [c for (kind, _), c in self.world.children.items() if kind == resource.kind]
+            found = [c for c in found if c["metadata"].get("labels", {}).get(UID_LABEL) == owner_uid]
         return sorted(found, key=lambda c: c["metadata"]["name"])
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
+from luthier.errors import Conflict
+from luthier.status import format_time
 from servingworld import OTHER_DIGEST, Behaviour, Killed, World, passed_evaluation
 
 STEPS = [{"setWeight": 10}, {"analysis": {}}, {"setWeight": 50}, {"analysis": {}}]
@@ -678,10 +681,14 @@ def test_a_rollback_whose_status_write_was_lost_is_finished():
         world.run(200)
     assert "candidate" in world.status
     assert world.weights() == {"r1": 100}
+    written_at = format_time(world.now)
     world.fail_at = None
     world.prometheus_error = "down"
+    world.now += timedelta(seconds=40)
     world.tick()
     assert entry(world)["outcome"] == "RolledBack"
+    assert entry(world)["weightWrittenAt"] == written_at
+    assert entry(world)["breachSeenAt"] <= written_at < entry(world)["endedAt"]
     assert world.weights() == {"r1": 100}
 
 
@@ -740,6 +747,29 @@ def test_a_weight_that_somebody_else_wrote_is_put_back():
         backend["weight"] = 50
     world.tick()
     assert world.weights() == {"r1": 90, "r2": 10}
+
+
+def test_a_route_whose_labels_were_stripped_is_seen_and_gets_them_back():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    labels = world.child("HTTPRoute")["metadata"].pop("labels")
+    world.set_ready("r2", False)
+    world.tick()
+    assert world.weights() == {"r1": 100}
+    assert world.child("HTTPRoute")["metadata"]["labels"] == labels
+
+
+def test_a_route_of_somebody_else_says_nothing():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    meta = world.child("HTTPRoute")["metadata"]
+    del meta["labels"]
+    meta["ownerReferences"][0]["uid"] = "another"
+    world.set_ready("r2", False)
+    with pytest.raises(Conflict):
+        world.tick()
 
 
 def test_a_route_that_no_gateway_accepts_is_waited_for():

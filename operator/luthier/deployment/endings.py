@@ -19,7 +19,8 @@ from luthier.deployment.case import Case
 from luthier.deployment.decision import MAX_HISTORY, Decision, State
 from luthier.deployment.observe import trouble_of
 from luthier.deployment.revision import number_of
-from luthier.plan import Event
+from luthier.plan import Event, Json
+from luthier.status import format_time, parse_time
 
 Outcome = Literal["RolledBack", "Aborted", "Superseded"]
 _WORDS = {"RolledBack": "was taken back", "Aborted": "was withdrawn", "Superseded": "was superseded"}
@@ -33,6 +34,8 @@ class Ending:
     reason: Reason
     message: str
     breach_at: datetime | None = None
+    written_at: datetime | None = None
+    """When an earlier pass took the traffic away; None: this one does, if there is any."""
     metrics: tuple[MetricStatus, ...] = ()
 
 
@@ -56,7 +59,14 @@ def _already_withdrawn(case: Case) -> Ending | None:
         return None
     if case.candidate is None or said.get("revision") != case.candidate.name:
         return None
-    return Ending(outcome=cast(Outcome, said["outcome"]), reason=Reason(said["reason"]), message=said["message"])
+    breach_at, written_at = said.get("breachSeenAt"), said.get("weightWrittenAt")
+    return Ending(
+        outcome=cast(Outcome, said["outcome"]),
+        reason=Reason(said["reason"]),
+        message=said["message"],
+        breach_at=parse_time(breach_at) if breach_at else None,
+        written_at=parse_time(written_at) if written_at else None,
+    )
 
 
 def _aborted(case: Case) -> Ending | None:
@@ -116,16 +126,28 @@ def withdraw(case: Case, ending: Ending) -> Decision:
         reason=ending.reason if ending.reason == Reason.REVERTED else ending.outcome,
         message=f"{candidate.name} {_WORDS[ending.outcome]}: {entry.message}",
     )
-    note = {"revision": candidate.name, "outcome": ending.outcome, "reason": ending.reason, "message": ending.message}
     return Decision(
         status=status,
         state=rejected_state(candidate.name, entry.message, aborted=ending.outcome == "Aborted")
         if rejects
         else State(kind="working", reason=ending.reason, message=f"{candidate.name}: {entry.message}"),
-        withdrawn=json.dumps(note) if case.stable else None,
+        withdrawn=json.dumps(_note(ending, entry)) if case.stable else None,
         events=(event,),
         due=() if rejects else (case.seen.now,),
     )
+
+
+def _note(ending: Ending, entry: HistoryEntry) -> Json:
+    """Return what the route keeps until status has it: enough to write the same entry."""
+    breach_at, written_at = entry.breach_seen_at, entry.weight_written_at
+    return {
+        "revision": entry.revision,
+        "outcome": ending.outcome,
+        "reason": ending.reason,
+        "message": ending.message,
+        "breachSeenAt": format_time(breach_at) if breach_at else None,
+        "weightWrittenAt": format_time(written_at) if written_at else None,
+    }
 
 
 def rejected_state(name: str, message: str, *, aborted: bool) -> State:
@@ -170,7 +192,7 @@ def _entry(
         started_at=rollout.started_at if rollout else case.now,
         ended_at=case.now,
         breach_seen_at=ending.breach_at,
-        weight_written_at=case.now if weight else None,
+        weight_written_at=ending.written_at or (case.now if weight else None),
         metrics=without_queries(shown),
     )
 

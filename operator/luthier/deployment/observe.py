@@ -16,7 +16,7 @@ from luthier.deployment.pods import Trouble, find_trouble, ready_ids
 from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_record
 from luthier.deployment.rollout import as_begun
 from luthier.draft import read_spec
-from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name
+from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name, controller_uid
 from luthier.plan import Json, Key
 from luthier.ports import Ports
 from luthier.prometheus import PrometheusError, quote, quote_any
@@ -74,7 +74,6 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     namespace, uid = meta["namespace"], meta["uid"]
     job, evaluation = (ports.own.get(key) for key in reference_keys(obj))
     records = [parse_record(o) for o in ports.children.owned(uid, CONTROLLERREVISION)]
-    routes = [r for r in ports.children.owned(uid, HTTPROUTE) if r["metadata"]["name"] == child_name(obj)]
     seen = Observed(
         now=ports.now,
         settings=ports.settings,
@@ -87,11 +86,21 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         deployments=tuple(ports.children.owned(uid, DEPLOYMENT)),
         services=tuple(ports.children.owned(uid, SERVICE)),
         pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
-        route=routes[0] if routes else None,
+        route=await _route(obj, ports),
     )
     if _is_urgent(obj, spec, status, seen):
         return seen
     return replace(seen, measured=await _measure(obj, as_begun(spec, status.rollout), status, ports))
+
+
+async def _route(obj: Json, ports: Ports) -> Json | None:
+    """Return the route. The store knows children by their labels: without them, it still carries the traffic."""
+    name, meta = child_name(obj), obj["metadata"]
+    known = next((r for r in ports.children.owned(meta["uid"], HTTPROUTE) if r["metadata"]["name"] == name), None)
+    if known is not None:
+        return known
+    live = await ports.reader.get(HTTPROUTE, meta["namespace"], name)
+    return live if live is not None and controller_uid(live) == meta["uid"] else None
 
 
 def _is_urgent(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> bool:
