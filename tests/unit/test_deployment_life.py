@@ -772,12 +772,17 @@ def test_a_route_of_somebody_else_says_nothing():
         world.tick()
 
 
-def test_a_route_that_no_gateway_accepts_is_waited_for():
+def test_a_gateway_that_is_missing_or_refuses_the_route_is_named_and_waited_for():
     world = World(gateway_accepts=False)
-    world.settle()
-    assert world.condition("Ready") == "False/RollingOut"
-    assert "has not confirmed" in world.message("Ready")
+    plan = world.settle()
+    assert world.condition("Ready") == "False/WaitingForGateway"
+    assert "Gateway gateway has not accepted the route" in world.message("Ready")
+    assert plan.requeue_after == 30
     assert "stable" not in world.status
+    refused = {"type": "Accepted", "status": "False", "message": "not allowed by the listener"}
+    world.child("HTTPRoute")["status"] = {"parents": [{"parentRef": {"name": "gateway"}, "conditions": [refused]}]}
+    world.settle()
+    assert "(not allowed by the listener)" in world.message("Ready")
 
 
 def test_old_revisions_are_pruned_but_never_the_stable():

@@ -17,7 +17,7 @@ from luthier.deployment.admission import Admitted, Hold, admit
 from luthier.deployment.analysis import Reading, Scene, gates_of
 from luthier.deployment.build import build_template
 from luthier.deployment.case import Case, find_rejection, find_unfinished, open_case
-from luthier.deployment.decision import MAX_HISTORY, Decision, State, judge_serving, make_plan
+from luthier.deployment.decision import MAX_HISTORY, Decision, State, find_missing_gateway, judge_serving, make_plan
 from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
 from luthier.deployment.observe import Observed, pod_prefix
 from luthier.deployment.pods import explain
@@ -229,6 +229,7 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
         candidate=candidate.name,
         capacity=_lacking(case, candidate),
         in_force=in_force and (rollout.weight == 0 or bool(case.ready(candidate.name))),
+        gateway=find_missing_gateway(case) if route is not None else None,
         suspended=case.spec.suspend,
         approve=case.spec.rollout.approve,
         analysis=case.spec.rollout.analysis,
@@ -377,7 +378,10 @@ def _dues(case: Case, position: Position, stay: Stay, reading: Reading | None) -
     deadline = _deadline(case, rollout.started_at) if waits_for_pods and rollout else None
     if deadline is not None and deadline <= case.seen.now:
         deadline = None  # It has passed and the pods were ready: something else is awaited.
-    return (stay.until, next_look, deadline)
+    # What is not ours is looked at again, whatever events come.
+    is_waiting = stay.reason == Reason.WAITING_FOR_GATEWAY
+    recheck = case.seen.now + timedelta(seconds=WAIT_SECONDS) if is_waiting else None
+    return (stay.until, next_look, deadline, recheck)
 
 
 def _deadline(case: Case, started_at: datetime) -> datetime:

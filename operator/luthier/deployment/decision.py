@@ -267,15 +267,18 @@ def judge_serving(case: Case, stable: RevisionStatus | None, *, otherwise: State
     if not case.ready(stable.name):
         message = f"no pod of {stable.name} is ready"
         return State(kind="working", reason=Reason.NO_READY_PODS, message=message)
-    if case.seen.route is None or not _was_accepted(case.seen.route):
-        names = ", ".join(ref.name for ref in case.spec.gateway.parent_refs)
-        message = f"Gateway {names} has not accepted the route; check that it exists and allows this namespace"
-        return State(kind="working", reason=Reason.WAITING_FOR_GATEWAY, message=message)
+    if (missing := find_missing_gateway(case)) is not None:
+        return State(kind="working", reason=Reason.WAITING_FOR_GATEWAY, message=missing)
     return State(kind="settled", reason=Reason.SERVING, message=f"{stable.name} serves")
 
 
-def _was_accepted(route: Json) -> bool:
+def find_missing_gateway(case: Case) -> str | None:
+    """Return why no gateway takes the route, or None when one does."""
+    parents: Sequence[Json] = (case.seen.route or {}).get("status", {}).get("parents", [])
+    said = [c for parent in parents for c in parent.get("conditions", []) if c["type"] == "Accepted"]
     # Of any generation: a weight that is just being taken up is no outage.
-    parents: Sequence[Json] = route.get("status", {}).get("parents", [])
-    conditions = [c for parent in parents for c in parent.get("conditions", [])]
-    return any(c["type"] == "Accepted" and c["status"] == "True" for c in conditions)
+    if any(c["status"] == "True" for c in said):
+        return None
+    names = ", ".join(ref.name for ref in case.spec.gateway.parent_refs)
+    why = "".join(f" ({c['message']})" for c in said[:1] if c.get("message"))
+    return f"Gateway {names} has not accepted the route{why}; check that it exists and allows this namespace"

@@ -69,6 +69,8 @@ class Facts:
     """Why no more traffic may come: pods of either side are not ready; None: all are."""
     in_force: bool
     """The route, read back, carries the position's weight and the gateway has accepted it."""
+    gateway: str | None
+    """Why no gateway takes the route at all; None: one does, or the route is not written yet."""
     suspended: bool
     approve: Approve | None
     analysis: Analysis
@@ -170,6 +172,8 @@ def _judge(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | Giv
 def _unconfirmed(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
     if position.in_force_at is not None:
         return None
+    if facts.gateway is not None:
+        return Stay(reason=Reason.WAITING_FOR_GATEWAY, message=f"{describe(plan, position)}: {facts.gateway}")
     message = f"{describe(plan, position)}: the gateway has not confirmed the weight yet"
     return Stay(reason=Reason.ROLLING_OUT, message=message)
 
