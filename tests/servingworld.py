@@ -11,7 +11,8 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -100,6 +101,7 @@ class World:
     samples: list[Sample] = field(default_factory=list)
     counters: dict[str, dict[str, float]] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    is_away: bool = False
     pass_log_at: int = 0
     """How long the log was when this pass began to write."""
     passes: int = 0
@@ -189,6 +191,8 @@ class World:
             self.now += timedelta(seconds=SCRAPE)
             self._traffic(SCRAPE)
             self._scrape()
+            if self.is_away:
+                continue
             writes = len(self.log)
             self.tick()
             if len(self.log) > writes:  # our own writes come back as events
@@ -196,6 +200,13 @@ class World:
             if until is not None and until():
                 return True
         return until is None
+
+    @contextmanager
+    def without_operator(self) -> Iterator[None]:
+        """Let time pass without passes."""
+        self.is_away = True
+        yield
+        self.is_away = False
 
     def _pass(self) -> Plan:
         self.passes += 1

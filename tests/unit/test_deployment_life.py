@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -708,21 +709,23 @@ def test_a_child_that_cannot_be_written_does_not_keep_traffic_on_a_candidate_tha
     assert world.replicas("r2") == 0
 
 
-def test_an_operator_restart_in_mid_step_changes_nothing():
-    """Nothing is kept in memory: two worlds with the same seed, one of them rebuilt from JSON at every pass."""
+@pytest.mark.parametrize("away", [30, 60, 90])
+def test_an_operator_that_was_away_catches_up_with_what_was_scraped(away):
+    """Two worlds with the same traffic; in one of them, nobody decides for a while, before the breach and in it."""
     ends = []
-    for restart in (False, True):
-        world = serving()
-        world.behaviour["r2"] = Behaviour(errors=0.1)
+    for is_there in (True, False):
+        world = serving(analysis={"minSamples": 100_000})
         world.successor()
-        for _ in range(300):
-            world.run(2)
-            if restart:
-                world.obj = json.loads(json.dumps(world.obj))
-            if "candidate" not in world.status:
-                break
-        ends.append((entry(world)["outcome"], entry(world)["endedAt"], entry(world)["message"]))
+        world.run(20)
+        for errors in (0.01, 0.5):
+            world.behaviour["r2"] = Behaviour(errors=errors)
+            with nullcontext() if is_there else world.without_operator():
+                world.run(away)
+            world.run(10)
+        [metric] = entry(world)["metrics"]
+        ends.append((entry(world)["reason"], entry(world)["breachSeenAt"], metric))
     assert ends[0] == ends[1]
+    assert ends[0][0] == "AnalysisFailed"
 
 
 def test_more_traffic_is_in_status_before_it_is_in_the_route():
