@@ -92,6 +92,8 @@ class World:
     prometheus_hangs: bool = False
     with_edges: bool = False
     """Count requests by age: 242 more series for each pod."""
+    others: list[Json] = field(default_factory=list)
+    """More objects of our kinds."""
     claims: frozenset[str] = frozenset({"artifacts", "models"})
     children: dict[tuple[str, str], Json] = field(default_factory=dict)
     pods: dict[str, Json] = field(default_factory=dict)
@@ -450,6 +452,10 @@ class _Own:
     def get(self, key: Key) -> Json | None:
         obj = {"FineTuneJob": self.world.job, "Evaluation": self.world.evaluation}[key.kind]
         return obj if obj is not None and obj["metadata"]["name"] == key.name else None
+
+    def all_objects(self) -> list[Json]:
+        mine = (self.world.obj, self.world.job, self.world.evaluation)
+        return [*filter(None, mine), *self.world.others]
 
 
 @dataclass

@@ -36,6 +36,10 @@ class OwnObjects(Protocol):
         """Return the object, or None."""
         ...
 
+    def all_objects(self) -> list[Json]:
+        """Return all objects of our kinds."""
+        ...
+
 
 class PodReader(Protocol):
     """Reads small JSON from pods, for display (`luthier.podhttp`)."""

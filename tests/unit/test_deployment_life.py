@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from factories import make_modeldeployment
 from luthier.errors import Conflict
 from luthier.status import format_time
 from servingworld import OTHER_DIGEST, Behaviour, Killed, World, passed_evaluation
@@ -786,6 +787,48 @@ def test_a_gateway_that_is_missing_or_refuses_the_route_is_named_and_waited_for(
     world.child("HTTPRoute")["status"] = {"parents": [{"parentRef": {"name": "gateway"}, "conditions": [refused]}]}
     world.settle()
     assert "(not allowed by the listener)" in world.message("Ready")
+
+
+def other_deployment(created: str, **gateway) -> dict:
+    other = make_modeldeployment("other", namespace="support-team", gateway=gateway)
+    other["metadata"]["creationTimestamp"] = created
+    return other
+
+
+SAME = {"parentRefs": [{"name": "gateway", "namespace": "team"}]}
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (other_deployment("2025-12-31T00:00:00Z", **SAME), "False/RouteConflict"),
+        (other_deployment("2026-01-02T00:00:00Z", **SAME), "True/Initial"),
+        (other_deployment("2025-12-31T00:00:00Z"), "True/Initial"),  # its own namespace's Gateway
+        (other_deployment("2025-12-31T00:00:00Z", **SAME, hostnames=["a.example"]), "True/Initial"),
+        (other_deployment("2025-12-31T00:00:00Z", **SAME, pathPrefix="/v1"), "True/Initial"),
+    ],
+)
+def test_of_two_objects_with_the_same_gateway_host_and_path_the_older_one_has_the_requests(other, reason):
+    world = World(others=[other])
+    plan = world.settle()
+    assert world.condition("Ready") == reason
+    if reason == "False/RouteConflict":
+        assert "support-team/other" in world.message("Ready")
+        assert world.children == {}
+        assert plan.requeue_after == 30
+        world.others = []
+        world.settle()
+        assert world.condition("Ready") == "True/Initial"
+
+
+def test_a_serving_object_that_moves_onto_another_ones_host_keeps_its_own_route():
+    world = serving()
+    world.others = [other_deployment("2025-12-31T00:00:00Z", **SAME, hostnames=["a.example"])]
+    world.spec(gateway={"hostnames": ["a.example"]})
+    world.settle()
+    assert world.condition("Ready") == "False/RouteConflict"
+    assert world.condition("Serving") == "True/Serving"
+    assert "hostnames" not in world.child("HTTPRoute")["spec"]
 
 
 def test_old_revisions_are_pruned_but_never_the_stable():

@@ -110,6 +110,10 @@ class Reason(Documented):
     BASELINE_UNHEALTHY = "BaselineUnhealthy", "The stable itself fails or lacks pods; the rollout is held."
     ROLLOUT_HELD = "RolloutHeld", "A step was not decided in maxStepSeconds; it goes on when the analysis passes."
     WEIGHT_CHANGED = "WeightChanged", "The candidate's share of traffic was set."
+    ROUTE_CONFLICT = (
+        "RouteConflict",
+        "An older ModelDeployment has the same Gateway, host and path; the message names it. Change one of them.",
+    )
     PLAN_DRIFT = "PlanDrift", "spec.rollout was changed in mid-rollout: steps and analysis count from the next one on."
     NO_READY_PODS = "NoReadyPods", "No pod of the revision that should serve is ready."
     STATUS_REBUILT = "StatusRebuilt", "The status was lost and was rebuilt from the route and the revision records."

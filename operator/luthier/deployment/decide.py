@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from luthier.api.conditions import Reason
@@ -60,6 +61,8 @@ def decide(obj: Json, seen: Observed) -> Plan:
 def rest(case: Case) -> Decision:
     """Serve the stable; see whether the spec asks for something else."""
     stable, wanted = case.stable, case.wanted
+    if case.seen.rival is not None:
+        return _in_conflict(case, case.seen.rival)
     if stable is not None and case.is_wanted(stable.name):
         return _settled(case, stable)
     if wanted.hold is not None or wanted.model is None:
@@ -82,6 +85,14 @@ def _settled(case: Case, stable: RevisionStatus) -> Decision:
     state = State(kind="settled", reason=reason, message=f"{stable.name} serves all traffic")
     serving = judge_serving(case, stable, otherwise=state)
     return _unchanged(case, state if serving.kind == "settled" else serving)
+
+
+def _in_conflict(case: Case, rival: str) -> Decision:
+    """Let the older object have the requests: nothing is begun, and the route stays as it is."""
+    message = f"ModelDeployment {rival} is older and has the same Gateway, host and path; change spec.gateway of one"
+    state = State(kind="working", reason=Reason.ROUTE_CONFLICT, message=message)
+    due = case.seen.now + timedelta(seconds=WAIT_SECONDS)
+    return replace(_unchanged(case, state), keep_route=True, due=(due,))
 
 
 def _unchanged(case: Case, state: State, *, rejected: str | None = None) -> Decision:

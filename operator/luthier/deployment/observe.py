@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -46,6 +47,8 @@ class Observed:
     services: tuple[Json, ...] = ()
     pods: tuple[Json, ...] = ()
     route: Json | None = None
+    rival: str | None = None
+    """namespace/name of an older ModelDeployment that wants the same requests."""
     measured: Measured | None = None
 
     def revision(self, name: str) -> Revision | None:
@@ -87,6 +90,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         services=tuple(ports.children.owned(uid, SERVICE)),
         pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
         route=await _route(obj, ports),
+        rival=find_rival(obj, ports.own.all_objects()),
     )
     if _is_urgent(obj, spec, status, seen):
         return seen
@@ -140,6 +144,29 @@ def reference_keys(obj: Json) -> tuple[Key, Key]:
         Key(kind="FineTuneJob", namespace=namespace, name=job),
         Key(kind="Evaluation", namespace=namespace, name=evaluation),
     )
+
+
+def find_rival(obj: Json, others: Iterable[Json]) -> str | None:
+    """Return the oldest ModelDeployment, if it is not this one, that has a Gateway, host and path of this one."""
+    mine = _addresses(obj)
+    rivals = [o for o in others if o["kind"] == obj["kind"] and not mine.isdisjoint(_addresses(o))]
+    oldest = min([obj, *rivals], key=lambda o: (o["metadata"]["creationTimestamp"], o["metadata"]["uid"]))["metadata"]
+    return None if oldest["uid"] == obj["metadata"]["uid"] else f"{oldest['namespace']}/{oldest['name']}"
+
+
+def _addresses(obj: Json) -> set[tuple[str, ...]]:
+    gateway = obj["spec"]["gateway"]
+    return {
+        (
+            ref.get("namespace", obj["metadata"]["namespace"]),
+            ref["name"],
+            ref.get("sectionName", ""),
+            host,
+            gateway.get("pathPrefix", "/"),
+        )
+        for ref in gateway["parentRefs"]
+        for host in gateway.get("hostnames") or [""]
+    }
 
 
 async def _missing_claims(
