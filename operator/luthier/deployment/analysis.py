@@ -43,7 +43,9 @@ MEMORY_LIMIT = 60_000
 """Bytes of the memory in status; above, the pods' counters are left out (the next pass finds them in Prometheus)."""
 EDGE_SECONDS = 120.0
 WARM_UP_REQUESTS = 20
-"""Left out of latency after a weight change: caches fill, connections open. Not by time: no request warms nothing."""
+WARM_UP_SECONDS = 60.0
+"""Left out of latency after a weight change, whichever comes first: caches fill, connections open. The time counts
+only once a request has come: an idle minute warms nothing. Requests alone would never end it where clients hang."""
 STALE_SCRAPES = 3
 COMPARABLE_LOAD = (0.5, 2.0)
 """Candidate over stable, requests per ready pod: outside, equal speed proves nothing."""
@@ -317,8 +319,9 @@ def _warmed(memory: Memory, started: int) -> Memory:
     if memory.since is None:
         return replace(memory, candidate_started=0)
     started += memory.candidate_started
-    is_over = memory.warm_at is None and started >= WARM_UP_REQUESTS
-    return replace(memory, candidate_started=started, warm_at=memory.at if is_over else memory.warm_at)
+    is_over = started >= WARM_UP_REQUESTS or (started > 0 and memory.at - memory.since >= WARM_UP_SECONDS)
+    warm_at = memory.at if is_over and memory.warm_at is None else memory.warm_at
+    return replace(memory, candidate_started=started, warm_at=warm_at)
 
 
 def _restarted(memory: Memory, gating: Sequence[Gate], *, end: float, in_force_at: datetime | None) -> Memory:
