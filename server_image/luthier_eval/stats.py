@@ -3,8 +3,8 @@
 - binary values: Clopper-Pearson, exact.
 - paired binary differences: Tango's score interval with a continuity correction where many pairs differ;
   else an exact one, composed of Clopper-Pearson intervals for how many differ and for whom.
-- values between 0 and 1: BCa bootstrap; where cases are few or nearly all alike, the Chernoff-Hoeffding bound,
-  which holds for every distribution (a bootstrap of 20 equal values gives an interval of no width).
+- values between 0 and 1: by betting, which holds for every distribution. A bootstrap does not: it has never seen the
+  rare complete failure that is not in the sample (docs/evaluation.md has the measured error rates).
 
 What a gate makes of an interval is `gates`' business. tests/unit/test_eval_stats.py counts false passes by simulation.
 """
@@ -12,21 +12,22 @@ What a gate makes of an interval is `gates`' business. tests/unit/test_eval_stat
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy
+from numpy.typing import NDArray
 from scipy import special
 from scipy.optimize import brentq
 
 EXACT_BELOW = 30
 """Under so many cases only exact methods are used (a rule of this project, not of statistics)."""
-_VARIED = 10
-"""A bootstrap needs so many cases that differ from the most common value."""
 _TANGO_VARIANCE = 10.0
 """Tango's interval needs this variance of the number of pairs won minus lost; below it the normal law is off."""
-_RESAMPLES = 9999
+_BETS = numpy.arange(1, 65) / 64
+"""Shares of the capital that are bet on each case; each starts with a part of the money."""
+_MONEY = numpy.where(_BETS == 1, 0.5 + 0.5 / 64, 0.5 / 64)
+"""Half on betting everything, the best bet where values hardly differ; the rest evenly, for values that do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,62 +169,37 @@ def deciding_n(found: Estimate, bound: float, n: int) -> int | None:
 
 
 def _bounded_mean(values: Sequence[float], *, level: float, low: float, high: float) -> Estimate:
-    if len(values) >= EXACT_BELOW and _is_varied(values):
-        return _bca(values, level=level)
-    width = high - low
-    share = (sum(values) / len(values) - low) / width
-    ends = chernoff_hoeffding(min(1.0, max(0.0, share)), len(values), tail=(1 - level) / 2)
+    """Return where one would have won against a true mean below, and above; the two ends mirror each other."""
+    width, tail = high - low, (1 - level) / 2
+    shares = (numpy.asarray(values, dtype=float) - low) / width
     return Estimate(
         value=sum(values) / len(values),
-        low=low + width * ends[0],
-        high=low + width * ends[1],
-        method="Chernoff-Hoeffding",
+        low=low + width * _least_mean(shares, tail=tail),
+        high=high - width * _least_mean(1 - shares, tail=tail),
+        method="betting",
     )
 
 
-def _bca(values: Sequence[float], *, level: float) -> Estimate:
-    from scipy import stats  # takes two seconds to load, and most evaluations have no such metric
+def _least_mean(shares: NDArray[numpy.float64], *, tail: float) -> float:
+    def excess(mean: float) -> float:
+        return float(log_capital(shares, mean)) + math.log(tail)
 
-    found = stats.bootstrap(
-        (numpy.asarray(values),),
-        numpy.mean,
-        n_resamples=_RESAMPLES,
-        batch=500,
-        confidence_level=level,
-        method="BCa",
-        rng=numpy.random.default_rng(0),
-    ).confidence_interval
-    mean = sum(values) / len(values)
-    return Estimate(value=mean, low=float(found.low), high=float(found.high), method="BCa bootstrap")
+    tiny, mean = 1e-9, float(shares.mean())
+    return float(brentq(excess, tiny, mean, xtol=1e-9)) if mean > tiny and excess(tiny) > 0 else 0.0
 
 
-def chernoff_hoeffding(mean: float, n: int, *, tail: float) -> tuple[float, float]:
-    """Return an interval for the mean of any independent values between 0 and 1; at 0 and 1 it is Clopper-Pearson's.
+def log_capital(shares: NDArray[numpy.float64], mean: float) -> NDArray[numpy.float64]:
+    """Return the logarithm of what 1 grows to by betting that values between 0 and 1 have a larger mean than this one.
 
-    The chance of a mean this far from the true one is at most exp(-n * KL(mean, true)) (Hoeffding 1963).
+    A bet of u turns the money into 1 - u + u * value / mean at each case. Against the true mean nobody can expect to
+    win, so the chance to end with 1 / tail is at most tail (Markov), whatever the distribution and the number of cases.
+    The capital falls with the mean and is 1 at most at the sample's: where it reaches 1 / tail is the bound.
     """
-    budget = -math.log(tail) / n
-
-    def excess(true: float) -> float:
-        return _divergence(mean, true) - budget
-
-    tiny = 1e-12
-    low = 0.0 if mean <= 0 or excess(tiny) < 0 else float(brentq(excess, tiny, mean))
-    high = 1.0 if mean >= 1 or excess(1 - tiny) < 0 else float(brentq(excess, mean, 1 - tiny))
-    return low, high
-
-
-def _divergence(p: float, q: float) -> float:
-    """Return the Kullback-Leibler divergence of two coins."""
-    first = p * math.log(p / q) if p > 0 else 0.0
-    second = (1 - p) * math.log((1 - p) / (1 - q)) if p < 1 else 0.0
-    return first + second
+    with numpy.errstate(divide="ignore"):  # who bets everything on a value of 0 has nothing left
+        growth = numpy.log(1 - _BETS + _BETS * (shares[..., None] / mean)).sum(axis=-2)
+    found: NDArray[numpy.float64] = special.logsumexp(growth, b=_MONEY, axis=-1)
+    return found
 
 
 def _is_binary(values: Sequence[float]) -> bool:
     return all(value in (0, 1) for value in values)
-
-
-def _is_varied(values: Sequence[float]) -> bool:
-    (_, most_common), *_ = Counter(values).most_common(1)
-    return len(values) - most_common >= _VARIED
