@@ -119,6 +119,38 @@ def test_rows_with_the_same_question_stay_together(tmp_path, prepare_config):
     assert (details["train"], details["validation"], details["test"]) == (40, 0, 0)
 
 
+def test_conversations_that_begin_alike_stay_together(tmp_path, prepare_config):
+    source = tmp_path / "a.jsonl"
+    config = prepare_config(write_jsonl(source, []), validation_percent=40, test_percent=40)
+    first = next(q for q in ({"role": "user", "content": f"hello {i}"} for i in range(100)) if in_test(q, config))
+    answer = {"role": "assistant", "content": "Hi"}
+    rows = [
+        [first, {**answer, "content": f"Hi {i}"}, {"role": "user", "content": f"and {i}"}, answer] for i in range(9)
+    ]
+    write_jsonl(source, [*({"messages": row} for row in rows), {"messages": [first, answer]}, *ticket_rows(200)])
+    prepare(config)
+    held_out = [row["messages"][0] for row in read_jsonl(Path(config.data_dir) / "test.jsonl")]
+    assert held_out.count(first) == 10
+
+
+def in_test(question, config) -> bool:
+    return split_of([question], config) == "test"
+
+
+def test_a_prompt_and_the_conversation_that_it_stands_for_are_one_row_in_chat(tmp_path, prepare_config):
+    messages = ticket_rows(30)
+    pairs = [{"prompt": row["messages"][0]["content"], "completion": row["messages"][1]["content"]} for row in messages]
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", [*messages, *pairs]), render="Chat", test_percent=30)
+    details = prepare(config).details
+    assert (details["duplicates"], details["train"] + details["test"]) == (30, 30)
+    alone = prepare_config(
+        write_jsonl(tmp_path / "b.jsonl", pairs), render="Chat", test_percent=30, data_dir=str(tmp_path / "other")
+    )
+    prepare(alone)
+    asked = {row["messages"][0]["content"] for row in read_jsonl(Path(config.data_dir) / "test.jsonl")}
+    assert asked == {row["prompt"] for row in read_jsonl(Path(alone.data_dir) / "test.jsonl")}
+
+
 def test_added_rows_do_not_move_old_ones(tmp_path, prepare_config):
     def held_out(count):
         rows = ticket_rows(count)

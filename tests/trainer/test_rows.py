@@ -62,6 +62,19 @@ def test_a_row_of_another_format_than_declared_is_refused(source_format, needed)
         parse_row(other, PLACE, source_format)
 
 
+def test_a_completion_is_a_conversation_in_chat_and_text_in_raw():
+    row = parse_row(b'{"prompt": "q", "completion": "a"}', PLACE, "Auto")
+    assert row.content("Chat") == parse_row(messages(USER, ANSWER), PLACE, "Auto").content("Chat")
+    assert row.content("Raw") == {"prompt": "q", "completion": "a"}
+    assert (row.question("Chat"), row.question("Raw")) == ([USER], "q")
+
+
+def test_rows_belong_together_by_what_stands_before_the_first_answer():
+    system = {"role": "system", "content": "s"}
+    longer = parse_row(messages(system, USER, ANSWER, {"role": "user", "content": "and?"}, ANSWER), PLACE, "Auto")
+    assert longer.question("Chat") == [system, USER]
+
+
 def test_other_keys_of_a_row_are_ignored():
     row = parse_row(b'{"prompt": "p", "completion": "c", "id": 4}', PLACE, "Auto")
     assert row.to_json() == {"prompt": "p", "completion": "c"}

@@ -90,7 +90,7 @@ def _take(
 ) -> None:
     if config.render is None and (row.kind == "Messages") != (renderer.render == "Chat"):
         raise RowError(row.place, "messages and prompt/completion rows are mixed; set dataset.render: Chat for that")
-    content = hashlib.blake2b(canonical_json(row.to_json()), digest_size=16).digest()
+    content = hashlib.blake2b(canonical_json(row.content(renderer.render)), digest_size=16).digest()
     if content in seen:
         if config.exact_duplicates == "Fail":
             raise RowError(row.place, f"the same row stands at {seen[content]} (dataset.checks.exactDuplicates: Fail)")
@@ -98,7 +98,7 @@ def _take(
         return
     seen[content] = row.place
     tokens = renderer.tokens(row)
-    split = split_of(row.question, config)
+    split = split_of(row.question(renderer.render), config)
     result.spool.add(tokens)
     result.splits.append(split)
     result.places.append(row.place)

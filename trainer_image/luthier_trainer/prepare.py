@@ -28,7 +28,7 @@ from luthier_trainer.shards import Spool
 from luthier_trainer.template import Renderer, Tokenizer, stop_token_ids
 
 COMPLETE = "COMPLETE"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 """Part of the input digest: raise it when the same inputs would give other shards."""
 _DATA_FILES = ("train.safetensors", "validation.safetensors", "test.jsonl", "probes.json")
 _AUTO_PER_MILLE = 995

@@ -6,6 +6,7 @@ tokens are `template`'s business, duplicates and splits `prepare`'s.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,10 +50,15 @@ class Row:
             return list(self.messages)
         return [{"role": "user", "content": self.prompt}, {"role": "assistant", "content": self.completion}]
 
-    @property
-    def question(self) -> Any:
-        """All but the last answer: rows that share it belong in one split."""
-        return list(self.messages[:-1]) if self.kind == "Messages" else self.prompt
+    def content(self, render: str) -> dict[str, Any]:
+        """What a model sees of the row: in Chat, a prompt with its completion is a conversation."""
+        return {"messages": self.conversation} if render == "Chat" else self.to_json()
+
+    def question(self, render: str) -> Any:
+        """What stands before the first answer: rows that share it belong in one split, however they go on."""
+        if self.kind == "Completion" and render == "Raw":
+            return self.prompt
+        return list(itertools.takewhile(lambda message: message["role"] != "assistant", self.conversation))
 
     def to_json(self) -> dict[str, Any]:
         """The row as users write it, without fields that we don't read."""
