@@ -16,7 +16,7 @@ from luthier_eval.engine import EngineFailed, EngineNotReady, Patience
 from luthier_eval.run import evaluate
 from luthier_trainer import result
 from luthier_trainer.config import StepResult
-from luthier_trainer.errors import UserError, is_storage_failure
+from luthier_trainer.errors import UserError
 
 
 def main() -> int:
@@ -38,11 +38,6 @@ async def run(config: EvalConfig, patience: Patience) -> StepResult:
         details = await task
     except UserError as error:
         return result.from_user_error(error)
-    except OSError as error:
-        if not is_storage_failure(error):
-            raise
-        message = f"{config.output_dir} cannot be written: {error}; free or enlarge the volume, or make it writable"
-        return StepResult(outcome="UserError", reason="StorageNotWritable", message=message)
     except EngineNotReady as error:
         return result.internal_error("EngineNotReady", str(error))
     except EngineFailed as error:

@@ -18,7 +18,7 @@ _SHOWN_ERRORS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One question with its right answer. `id` is a hash of the row: the same for every side and every run."""
+    """One question with its right answer. `id` is a hash of question and answer: the same for every side and run."""
 
     id: str
     messages: tuple[Message, ...]
@@ -42,8 +42,12 @@ class Cases:
         return "sha256:" + hashlib.sha256(ids.encode()).hexdigest()
 
 
-def read_cases(suite: SuiteConfig) -> Cases:
+def read_cases(suite: SuiteConfig, render: str) -> Cases:
     """Read a suite's file; at most `max_cases` are chosen, by hash, so that the choice never depends on the order.
+
+    Args:
+        suite: The suite.
+        render: How the artifact was trained, and so is asked: Chat by the template, Raw as the text stands.
 
     Raises:
         UserError: The file is missing or empty, or a row is wrong: the message names file and line.
@@ -53,7 +57,7 @@ def read_cases(suite: SuiteConfig) -> Cases:
         raise UserError("InvalidSuite", f"suite {suite.name}: {suite.uri} has no rows", field="suites")
     by_id: dict[str, Case] = {}
     for row in rows:
-        case = _case(row, suite)
+        case = _case(row, render)
         by_id.setdefault(case.id, case)
     chosen = tuple(by_id[id_] for id_ in sorted(by_id)[: suite.max_cases])
     return Cases(chosen=chosen, available=len(by_id), duplicates=len(rows) - len(by_id))
@@ -65,8 +69,6 @@ def _valid_rows(suite: SuiteConfig) -> Iterator[Row]:
         for row in read_rows(Source(path=suite.path, uri=suite.uri)):
             if isinstance(row, RowError):
                 errors.append(row)
-            elif row.kind == "Messages" and row.messages[-1]["role"] != "assistant":
-                errors.append(RowError(row.place, "the last message must be the assistant's: it is the right answer"))
             elif not errors:
                 yield row
             if len(errors) == _SHOWN_ERRORS:
@@ -77,13 +79,13 @@ def _valid_rows(suite: SuiteConfig) -> Iterator[Row]:
         raise UserError("InvalidSuite", f"suite {suite.name}: " + "; ".join(map(str, errors)), field="suites")
 
 
-def _case(row: Row, suite: SuiteConfig) -> Case:
+def _case(row: Row, render: str) -> Case:
     conversation = row.conversation
     return Case(
-        id=hashlib.sha256(canonical_json(row.to_json())).hexdigest(),
+        id=hashlib.sha256(canonical_json(row.content(render))).hexdigest(),
         messages=tuple(conversation[:-1]),
         expected=conversation[-1]["content"],
-        raw=row.kind == "Completion" and suite.render != "Chat",
+        raw=row.kind == "Completion" and render == "Raw",
     )
 
 

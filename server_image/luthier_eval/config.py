@@ -54,8 +54,6 @@ class SuiteConfig(_Model):
     temperature: float = 0.0
     seed: int = 0
     metrics: tuple[MetricConfig, ...]
-    render: Literal["Chat", "Raw"] | None = None
-    """How prompt/completion rows are asked, as they were trained: Chat by the template; absent or Raw: plain text."""
 
 
 class GateConfig(_Model):
@@ -84,8 +82,8 @@ class EvalConfig(_Model):
     model_digest: str
     """Empty where the operator does not know it: then luthier.json in `artifact_path` says it, and `base_digest`."""
     base_digest: str
-    artifact_path: str = ""
-    """The target's folder, with luthier.json."""
+    artifact_path: str
+    """The target's folder, with luthier.json: it also says how prompt/completion rows are asked (`render`)."""
     serving_profile: dict[str, str | int]
     output_dir: str
     """samples/<suite>.<side>.jsonl, results.json, report.html; resumable, results.json is written last."""

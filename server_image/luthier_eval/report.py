@@ -143,6 +143,7 @@ def _provenance(results: Results) -> str:
         "weights": config.model_digest,
         "base": config.base_digest,
         "confidence": f"{config.confidence_percent} % (two-sided intervals)",
+        "prompt/completion rows are asked": "by the chat template" if results.render == "Chat" else "as plain text",
         **{f"serving {key}": str(value) for key, value in config.serving_profile.items()},
         **{f"cases of {suite.name}": f"{suite.digest} ({suite.uri})" for suite in results.suites},
         **{f"version of {name}": found for name, found in results.versions.items() if found},

@@ -38,6 +38,8 @@ class Results:
     suites: tuple[SuiteFound, ...]
     gates: tuple[Decision, ...]
     versions: dict[str, str]
+    render: str
+    """How prompt/completion rows were asked, by the artifact's luthier.json."""
 
     @property
     def verdict(self) -> Outcome:
@@ -86,6 +88,7 @@ def render_results(results: Results) -> str:
                 for gate, asked in zip(results.gates, config.gates, strict=True)
             ],
             "versions": results.versions,
+            "render": results.render,
         }
     )
 
@@ -95,7 +98,7 @@ def _suite_json(suite: SuiteFound, results: Results) -> dict[str, Any]:
     found["sides"] = [dataclasses.asdict(side) for side in suite.sides]
     found["metrics"] = [dataclasses.asdict(metric) for metric in suite.metrics]
     asked = next(s for s in results.config.suites if s.name == suite.name)
-    sampling = asked.model_dump(mode="json", include={"max_cases", "max_tokens", "temperature", "seed", "render"})
+    sampling = asked.model_dump(mode="json", include={"max_cases", "max_tokens", "temperature", "seed"})
     return found | {"generation": sampling}
 
 

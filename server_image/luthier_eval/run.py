@@ -23,7 +23,7 @@ from luthier_eval.judge import judge_suite
 from luthier_eval.samples import SampleFile, run_key
 from luthier_eval.scoring import Scorer, scorer
 from luthier_trainer.artifact import MANIFEST, ArtifactManifest
-from luthier_trainer.errors import UserError
+from luthier_trainer.errors import UserError, writing_to
 from luthier_trainer.files import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -60,11 +60,12 @@ async def evaluate(config: EvalConfig, patience: Patience) -> EvalDetails:
         EngineNotReady: The engine did not start, or did not come back.
         EngineFailed: Cases are unanswered after all tries: there is no verdict.
     """
-    config = with_digests(config)
     gates.check_config(config)
-    suites = [prepare_suite(suite) for suite in config.suites]
+    manifest = read_artifact(config)
+    config = with_digests(config, manifest)
+    suites = [prepare_suite(suite, manifest.render) for suite in config.suites]
     output = Path(config.output_dir)
-    with ExitStack() as stack:
+    with writing_to(output, what="the evaluation", field="target"), ExitStack() as stack:
         files: SampleFiles = {}
         for suite in suites:
             for side in (config.target, *config.baselines):
@@ -72,38 +73,45 @@ async def evaluate(config: EvalConfig, patience: Patience) -> EvalDetails:
                 opened = SampleFile(path, run_key(config, suite.config, side))
                 files[suite.config.name, side.name] = stack.enter_context(closing(opened))
         engine_version = await _ask_all(config, suites, files, patience)
-    found = judge(config, suites, files, engine_version)
-    rendered = results.render_results(found)
-    write_atomic(output / "report.html", report.render_report(found))
-    write_atomic(output / "results.json", rendered)
+        found = judge(config, suites, files, engine_version=engine_version, render=manifest.render)
+        rendered = results.render_results(found)
+        write_atomic(output / "report.html", report.render_report(found))
+        write_atomic(output / "results.json", rendered)
     return results.details(found, rendered)
 
 
-def with_digests(config: EvalConfig) -> EvalConfig:
+def read_artifact(config: EvalConfig) -> ArtifactManifest:
+    """Return the target's luthier.json: what it is, where the operator did not know, and how it was trained.
+
+    Raises:
+        UserError: It is missing or unreadable.
+    """
+    path = Path(config.artifact_path) / MANIFEST
+    try:
+        return ArtifactManifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        message = f"{path} is missing or cannot be read: the artifact is not complete, or not one of a FineTuneJob"
+        raise UserError("ArtifactIncomplete", message, field="target.artifactUri") from None
+
+
+def with_digests(config: EvalConfig, manifest: ArtifactManifest) -> EvalConfig:
     """Return the configuration with the digests of its artifact, where the operator did not know them.
 
     The engine beside us has hashed the files against the same manifest before it loaded them.
     """
     if config.model_digest:
         return config
-    path = Path(config.artifact_path) / MANIFEST
-    try:
-        manifest = ArtifactManifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        message = f"{path} is missing or cannot be read: the artifact is not complete, or not one of a FineTuneJob"
-        raise UserError("ArtifactIncomplete", message, field="target.artifactUri") from None
-    digests = {"model_digest": manifest.model_digest, "base_digest": manifest.base_digest}
-    return config.model_copy(update=digests)
+    return config.model_copy(update={"model_digest": manifest.model_digest, "base_digest": manifest.base_digest})
 
 
-def prepare_suite(suite: SuiteConfig) -> Prepared:
+def prepare_suite(suite: SuiteConfig, render: str) -> Prepared:
     """Read a suite's cases and build its metrics, before an engine is needed."""
     scorers = {m.name: scorer(m, where=f"suite {suite.name}: metrics[{i}]") for i, m in enumerate(suite.metrics)}
-    return Prepared(config=suite, cases=read_cases(suite), scorers=scorers)
+    return Prepared(config=suite, cases=read_cases(suite, render), scorers=scorers)
 
 
 def judge(
-    config: EvalConfig, suites: list[Prepared], files: Mapping[tuple[str, str], SampleFile], engine_version: str
+    config: EvalConfig, suites: list[Prepared], files: SampleFiles, *, engine_version: str, render: str
 ) -> results.Results:
     """Return everything that the answers say."""
     sides = (config.target, *config.baselines)
@@ -125,6 +133,7 @@ def judge(
         suites=found,
         gates=tuple(gates.decide_gate(gate, by_name, level=level) for gate in config.gates),
         versions=results.package_versions(engine_version),
+        render=render,
     )
 
 

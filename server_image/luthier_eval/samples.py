@@ -19,13 +19,13 @@ from luthier_trainer.files import canonical_json
 
 
 def run_key(config: EvalConfig, suite: SuiteConfig, side: SideConfig) -> str:
-    """Return the hash of all that shapes an answer beside the case itself."""
+    """Return the hash of all that shapes an answer beside the case itself (whose id covers how it is rendered)."""
     shaped_by = [
         config.model_digest,
         config.base_digest,
         config.serving_profile,
         side.model_dump(mode="json"),
-        [suite.max_tokens, suite.temperature, suite.seed, suite.render],
+        [suite.max_tokens, suite.temperature, suite.seed],
     ]
     return hashlib.sha256(canonical_json(shaped_by)).hexdigest()[:16]
 

@@ -18,7 +18,6 @@ def test_evaluation_of_a_finetunejob(golden):
         digest="sha256:a",
         base_digest="sha256:b",
         rank=32,
-        render="Chat",
         test_uri="pvc://work/luthier/tickets-12345678/data/test.jsonl",
     )
     spec = EvaluationSpec.model_validate(obj["spec"])

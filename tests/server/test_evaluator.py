@@ -25,6 +25,10 @@ CASES = 40
 QUICK = Patience(ready=0.3, answer=5, poll=0.01, tries=3)
 
 
+def question_of(body):
+    return body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+
+
 class FakeEngine(ThreadingHTTPServer):
     """Answers each question with its number; tests change what it does."""
 
@@ -40,7 +44,7 @@ class FakeEngine(ThreadingHTTPServer):
         """HTTP status by question, or by model."""
 
     def questions(self, model):
-        return [body["messages"][-1]["content"] for body in self.asked if body["model"] == model]
+        return [question_of(body) for body in self.asked if body["model"] == model]
 
     def status_of(self, body):
         with self.lock:
@@ -51,7 +55,7 @@ class FakeEngine(ThreadingHTTPServer):
                 return 500
         if self.hang_after is not None and number > self.hang_after:
             self.released.wait(60)
-        return self.statuses.get(body["messages"][-1]["content"], self.statuses.get(body["model"], 200))
+        return self.statuses.get(question_of(body), self.statuses.get(body["model"], 200))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -72,9 +76,10 @@ class Handler(BaseHTTPRequestHandler):
         if status != 200:
             self._reply(status, {"error": {"message": "the prompt is longer than 256 tokens"}})
             return
-        question = body["messages"][-1]["content"]
+        question = question_of(body)
         text = question.split()[-1] if body["model"] == "target" else "no idea"
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        said = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
+        choice = {**said, "finish_reason": "stop"}
         self._reply(200, {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 2}})
 
     def _reply(self, status, value):
@@ -98,6 +103,14 @@ def engine():
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def write_manifest(folder, **changes):
+    folder.mkdir(exist_ok=True)
+    manifest = {"model_digest": "sha256:found", "base_digest": "sha256:base", "base_uri": "pvc://m/b", "lora_rank": 16}
+    rest = dict.fromkeys(("dataset_digest", "training_digest", "job_name", "job_uid"), "x")
+    (folder / "luthier.json").write_text(json.dumps({**manifest, **rest, "render": "Chat", **changes}))
+    return folder
 
 
 @pytest.fixture
@@ -136,6 +149,7 @@ def config(engine, tmp_path):
         concurrency=4,
         model_digest="sha256:m",
         base_digest="sha256:b",
+        artifact_path=str(write_manifest(tmp_path / "artifact")),
         serving_profile={"maxModelLen": 256},
         output_dir=str(tmp_path / "out"),
         result_path=str(tmp_path / "result.json"),
@@ -288,11 +302,24 @@ async def test_an_engine_that_does_not_start_is_named(engine, config):
 
 
 async def test_digests_come_from_the_artifact_where_the_operator_knew_none(engine, config, tmp_path):
-    unknown = config.model_copy(update={"model_digest": "", "base_digest": "", "artifact_path": str(tmp_path)})
-    result = await run(unknown, QUICK)
-    assert (result.outcome, result.reason) == ("UserError", "ArtifactIncomplete")
-    manifest = {"model_digest": "sha256:found", "base_digest": "sha256:base", "base_uri": "pvc://m/b", "lora_rank": 16}
-    rest = dict.fromkeys(("dataset_digest", "training_digest", "job_name", "job_uid", "render"), "x")
-    (tmp_path / "luthier.json").write_text(json.dumps(manifest | rest))
+    unknown = config.model_copy(update={"model_digest": "", "base_digest": ""})
     result = await run(unknown, QUICK)
     assert result.details["model_digest"] == "sha256:found"
+
+
+async def test_an_artifact_without_its_manifest_is_not_judged(engine, config):
+    (Path(config.artifact_path) / "luthier.json").unlink()
+    result = await run(config, QUICK)
+    assert (result.outcome, result.reason) == ("UserError", "ArtifactIncomplete")
+    assert engine.asked == []
+
+
+@pytest.mark.parametrize("render", ["Chat", "Raw"])
+async def test_prompts_are_asked_as_the_artifact_was_trained(engine, config, render):
+    rows = [{"prompt": f"number {i}", "completion": f"{i}"} for i in range(CASES)]
+    Path(config.suites[0].path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_manifest(Path(config.artifact_path), render=render)
+    result = await run(config, QUICK)
+    assert result.details["verdict"] == "Passed"
+    assert {"messages" in body for body in engine.asked} == {render == "Chat"}
+    assert json.loads((Path(config.output_dir) / "results.json").read_text())["render"] == render

@@ -38,6 +38,7 @@ def make_config(**changes):
         "gates": (GateConfig(suite="held-out", metric="exact", min_percent=70),),
         "model_digest": "sha256:m",
         "base_digest": "sha256:b",
+        "artifact_path": "/nowhere",
         "serving_profile": {"maxModelLen": 256},
         "output_dir": "/nowhere",
         "result_path": "/nowhere/result.json",
@@ -61,7 +62,7 @@ def judged(right, base_right, n, **changes):
     suite = judge_suite(config, config.suites[0], cases, {"exact": exact_match}, answers)
     by_name = {suite.name: suite}
     decisions = tuple(gates.decide_gate(gate, by_name, level=LEVEL) for gate in config.gates)
-    return results.Results(config=config, suites=(suite,), gates=decisions, versions={"python": "3"})
+    return results.Results(config=config, suites=(suite,), gates=decisions, versions={"python": "3"}, render="Chat")
 
 
 @pytest.mark.parametrize(
@@ -120,8 +121,8 @@ def write_rows(path, rows):
 
 def test_the_chosen_cases_do_not_depend_on_the_order_of_the_file(tmp_path):
     rows = [{"prompt": f"q{i}", "completion": "a"} for i in range(20)]
-    one = read_cases(make_suite(write_rows(tmp_path / "a.jsonl", rows), max_cases=5))
-    other = read_cases(make_suite(write_rows(tmp_path / "b.jsonl", [*reversed(rows), rows[3]]), max_cases=5))
+    one = read_cases(make_suite(write_rows(tmp_path / "a.jsonl", rows), max_cases=5), "Raw")
+    other = read_cases(make_suite(write_rows(tmp_path / "b.jsonl", [*reversed(rows), rows[3]]), max_cases=5), "Raw")
     assert [c.id for c in one.chosen] == [c.id for c in other.chosen]
     assert one.digest == other.digest
     assert (one.available, one.duplicates, other.duplicates) == (20, 0, 1)
@@ -139,14 +140,14 @@ def test_the_chosen_cases_do_not_depend_on_the_order_of_the_file(tmp_path):
 )
 def test_a_broken_suite_names_file_and_line(tmp_path, rows, says):
     with pytest.raises(UserError, match=re.escape(says)) as caught:
-        read_cases(make_suite(write_rows(tmp_path / "test.jsonl", rows)))
+        read_cases(make_suite(write_rows(tmp_path / "test.jsonl", rows)), "Chat")
     assert caught.value.reason == "InvalidSuite"
     assert "suite held-out" in caught.value.message
 
 
 def test_a_missing_suite_is_named(tmp_path):
     with pytest.raises(UserError, match=r"suite held-out: pvc://data/test.jsonl is not there"):
-        read_cases(make_suite(tmp_path / "none.jsonl"))
+        read_cases(make_suite(tmp_path / "none.jsonl"), "Chat")
 
 
 CHAT = ({"role": "system", "content": "short"}, {"role": "user", "content": "q"})
@@ -175,13 +176,15 @@ def test_each_side_has_its_own_prompt(side, roles, system):
     }
 
 
-def test_raw_rows_are_completed_without_a_template(tmp_path):
+def test_rows_are_asked_as_the_artifact_was_trained(tmp_path):
     path = write_rows(tmp_path / "t.jsonl", [{"prompt": "2+2=", "completion": "4"}])
     side = SideConfig(name="s", model="m")
-    (raw,) = read_cases(make_suite(path)).chosen
+    (raw,) = read_cases(make_suite(path), "Raw").chosen
+    assert build_request(raw, side, make_suite())[0] == "/v1/completions"
     assert build_request(raw, side, make_suite())[1]["prompt"] == "2+2="
-    (chat,) = read_cases(make_suite(path, render="Chat")).chosen
+    (chat,) = read_cases(make_suite(path), "Chat").chosen
     assert build_request(chat, side, make_suite())[0] == "/v1/chat/completions"
+    assert raw.id != chat.id, "the answers to one are none to the other"
 
 
 def between(low, high):
@@ -282,7 +285,7 @@ def test_details_of_the_largest_evaluation_fit_a_termination_message():
     scorers = {m.name: exact_match for m in metrics}
     found = tuple(judge_suite(config, suite, cases, scorers, answers) for suite in suites[:2])
     decisions = tuple(gates.decide_gate(g, {s.name: s for s in found}, level=LEVEL) for g in asked)
-    everything = results.Results(config=config, suites=found, gates=decisions, versions={})
+    everything = results.Results(config=config, suites=found, gates=decisions, versions={}, render="Chat")
     details = results.details(everything, "{}")
     result = StepResult(outcome="Succeeded", reason="Evaluated", message=details.summary, details=details.model_dump())
     assert len(shorten(result).encode()) <= 4096

@@ -173,7 +173,6 @@ def _suite(suite: Suite, target: Target) -> SuiteConfig:
         temperature=float(suite.generation.temperature),
         seed=suite.generation.seed,
         metrics=tuple(MetricConfig(name=m.name, type=m.type, json_schema=m.json_schema) for m in suite.metrics),
-        render=target.render,
     )
 
 

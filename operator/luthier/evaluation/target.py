@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from luthier.api.evaluation import EvaluationSpec
 from luthier.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
@@ -20,7 +19,6 @@ class Target:
     digest: str = ""
     base_digest: str = ""
     rank: int = 16
-    render: Literal["Chat", "Raw"] | None = None
     test_uri: str | None = None
     """The FineTuneJob's held-out rows; None: there are none."""
 
@@ -42,7 +40,6 @@ def find_target(spec: EvaluationSpec, fine_tune_job: Json | None) -> Target | No
         digest=artifact.digest,
         base_digest=artifact.base_model_digest,
         rank=job.peft.rank,
-        render=job.dataset.render,
         test_uri=dataset.test_uri if dataset is not None and dataset.test else None,
     )
 
