@@ -85,6 +85,8 @@ class EvalConfig(_Model):
     artifact_path: str
     """The target's folder, with luthier.json: it also says how prompt/completion rows are asked (`render`)."""
     serving_profile: dict[str, str | int]
+    image: str = ""
+    """The one that serves and evaluates: answers of another engine are not mixed with its own."""
     output_dir: str
     """samples/<suite>.<side>.jsonl, results.json, report.html; resumable, results.json is written last."""
     result_path: str

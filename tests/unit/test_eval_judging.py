@@ -12,6 +12,7 @@ from luthier_eval.cases import Case, Cases, build_request, read_cases
 from luthier_eval.config import EvalConfig, ExampleConfig, GateConfig, MetricConfig, SideConfig, SuiteConfig
 from luthier_eval.engine import Answer
 from luthier_eval.judge import judge_suite
+from luthier_eval.samples import run_key
 from luthier_eval.scoring import exact_match, scorer, token_f1
 from luthier_eval.stats import Estimate
 from luthier_trainer.config import StepResult
@@ -185,6 +186,16 @@ def test_rows_are_asked_as_the_artifact_was_trained(tmp_path):
     (chat,) = read_cases(make_suite(path), "Chat").chosen
     assert build_request(chat, side, make_suite())[0] == "/v1/chat/completions"
     assert raw.id != chat.id, "the answers to one are none to the other"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model_digest": "sha256:n"}, {"image": "server:2"}, {"serving_profile": {"maxModelLen": 512}}]
+)
+def test_answers_belong_to_weights_profile_and_image(changes):
+    config = make_config(image="server:1")
+    keys = {run_key(c, c.suites[0], c.target) for c in (config, make_config(**{"image": "server:1", **changes}))}
+    assert len(keys) == 2
+    assert run_key(config, config.suites[0], config.target) in keys
 
 
 def between(low, high):

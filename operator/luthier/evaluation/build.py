@@ -114,7 +114,7 @@ def build_server_config(spec: EvaluationSpec, target: Target, settings: Settings
 
 def _evaluator(evaluation: Json, spec: EvaluationSpec, target: Target, settings: Settings) -> Json:
     resources = settings.default_evaluator_resources
-    config = build_eval_config(evaluation, spec, target)
+    config = build_eval_config(evaluation, spec, target, image=settings.server_image)
     return build_container(
         name=EVALUATOR_CONTAINER,
         image=settings.server_image,
@@ -126,7 +126,7 @@ def _evaluator(evaluation: Json, spec: EvaluationSpec, target: Target, settings:
     )
 
 
-def build_eval_config(evaluation: Json, spec: EvaluationSpec, target: Target) -> EvalConfig:
+def build_eval_config(evaluation: Json, spec: EvaluationSpec, target: Target, *, image: str = "") -> EvalConfig:
     """Return what the evaluator asks, counts and decides."""
     output = find_output(evaluation, target)
     return EvalConfig(
@@ -151,6 +151,7 @@ def build_eval_config(evaluation: Json, spec: EvaluationSpec, target: Target) ->
         base_digest=target.base_digest,
         artifact_path=target.artifact.container_path,
         serving_profile=spec.serving_profile.to_json(),
+        image=image,
         output_dir=output.container_path,
         result_path=result_file(output).container_path,
     )
