@@ -37,7 +37,7 @@ class AnswerFormat:
             kind.check_schema(parsed)
         except SchemaError as error:
             raise ValueError(error.message) from None
-        _resolve_references(parsed)
+        _resolve_references(parsed, kind)
         # An empty registry: no reference is ever fetched.
         self._validator: Validator = kind(parsed, registry=Registry())
 
@@ -45,7 +45,7 @@ class AnswerFormat:
         """Tell whether the whole text is JSON that the schema allows."""
         try:
             return self._validator.is_valid(json.loads(answer, parse_constant=_refuse_constant))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, ArithmeticError):  # the last: multipleOf of a number beyond any float
             return False
 
 
@@ -86,14 +86,18 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _resolve_references(schema: Any) -> None:
+def _resolve_references(schema: Any, kind: type[Validator]) -> None:
     """Follow each reference once, so that a wrong one stops the start and not every answer."""
     resolver = Registry().resolver_with_root(Resource.from_contents(schema, default_specification=DRAFT202012))
     for reference in _references(schema):
         try:
-            resolver.lookup(reference)
-        except Unresolvable:
+            found = resolver.lookup(reference).contents
+        except (Unresolvable, TypeError):  # the latter: the path goes on below a number
             raise ValueError(f"$ref {reference!r} points to nothing inside the schema; none is fetched") from None
+        try:
+            kind.check_schema(found)
+        except SchemaError as error:
+            raise ValueError(f"$ref {reference!r} points to what is no schema: {error.message}") from None
 
 
 def _references(schema: Any) -> Iterator[str]:

@@ -108,7 +108,23 @@ def test_a_schema_whose_pattern_runs_for_ever_gives_no_hang():
     assert scorer(metric, where="here")('"' + "a" * 60 + 'b"', "") == 0
 
 
-@pytest.mark.parametrize("schema", ["{", '{"type": "wrong"}', '{"$ref": "http://example.com/schema.json"}'])
+def test_a_number_that_no_float_holds_is_a_wrong_answer():
+    metric = MetricConfig(name="json", type="JSONSchema", json_schema='{"multipleOf": 0.01}')
+    score = scorer(metric, where="here")
+    assert [score(answer, "") for answer in ("0.5", "1" + 400 * "0")] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "{",
+        '{"type": "wrong"}',
+        '{"$ref": "http://example.com/schema.json"}',
+        '{"$ref": "#/title", "title": "x"}',
+        '{"$ref": "#/examples/0", "examples": [{"type": 3}]}',
+        '{"$ref": "#/minimum/0", "minimum": 1}',
+    ],
+)
 def test_a_wrong_schema_is_named(schema):
     metric = MetricConfig(name="json", type="JSONSchema", json_schema=schema)
     with pytest.raises(UserError, match=r"metrics\[0\]\.jsonSchema is not a JSON Schema"):
