@@ -36,13 +36,14 @@ def test_each_outcome_has_its_exit_code_and_two_copies(tmp_path, termination_log
     assert StepResult.model_validate_json(path.read_text()).outcome == outcome
 
 
-@pytest.mark.parametrize("text", ["x" * 9000, "ü" * 5000, '"\\\n' * 3000])
+@pytest.mark.parametrize("text", ["x" * 9000, "ü" * 5000, '"\\\n' * 3000, "x" + '"' * 9000, "\x01" * 900 + "x" * 5000])
 def test_a_long_message_is_cut_and_the_details_stay(text):
     short = result.shorten(make_result(message=text, steps=7))
-    assert len(short.encode()) <= TERMINATION_LIMIT
+    assert TERMINATION_LIMIT - 6 < len(short.encode()) <= TERMINATION_LIMIT
     parsed = StepResult.model_validate_json(short)
     assert parsed.details == {"steps": 7}
-    assert parsed.message.endswith("…")
+    assert parsed.message.endswith(" …")
+    assert text.startswith(parsed.message.removesuffix(" …"))
 
 
 def test_details_that_never_fit_are_a_clear_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import logging
 import os
 from pathlib import Path
@@ -61,14 +62,22 @@ def shorten(result: StepResult) -> str:
         ValueError: The details alone are too long: a fault of the step that made them.
     """
     text = result.model_dump_json(exclude_none=True)
-    excess = len(text.encode()) - TERMINATION_LIMIT
-    if excess <= 0:
+    if _excess(text) <= 0:
         return text
-    if len(result.message) <= len(_CUT):
+
+    def cut_at(end: int) -> str:
+        cut = result.model_copy(update={"message": result.message[:end] + _CUT})
+        return cut.model_dump_json(exclude_none=True)
+
+    if (excess := _excess(cut_at(0))) > 0:
         raise ValueError(f"the details take {excess} bytes more than the {TERMINATION_LIMIT} of a termination message")
-    # JSON may write one character as several bytes: cut by bytes, with room for the dots.
-    kept = result.message.encode()[: max(0, len(result.message.encode()) - excess - 16)].decode(errors="ignore")
-    return shorten(result.model_copy(update={"message": kept.rstrip("\\") + _CUT}))
+    # JSON writes a character as one byte or as six, so the longest beginning that fits is found by trying.
+    too_long = bisect.bisect(range(len(result.message)), 0, key=lambda end: _excess(cut_at(end)))
+    return cut_at(too_long - 1)
+
+
+def _excess(text: str) -> int:
+    return len(text.encode()) - TERMINATION_LIMIT
 
 
 def publish_result(result: StepResult, result_path: Path | None) -> int:
