@@ -46,6 +46,10 @@ def messages(*entries: object) -> bytes:
         pytest.param(b'{"prompt": "p", "completion": ""}', "completion is empty", id="empty completion"),
         pytest.param(b'{"prompt": 1, "completion": "c"}', "prompt must be text, not a number", id="prompt is a number"),
         pytest.param(b'{"prompt": "\\ud800", "completion": "c"}', "surrogate", id="half a character"),
+        *(
+            pytest.param(b'{"messages": [], "%s": []}' % key, f"the row has {key.decode()}", id=key.decode())
+            for key in (b"tools", b"functions", b"parallel_tool_calls")
+        ),
         pytest.param(b"[" * 200_000, "nested too deep", id="nesting bomb"),
     ],
 )

@@ -20,6 +20,8 @@ MAX_LINE_BYTES = 16 << 20
 ROLES = ("system", "user", "assistant")
 Message = dict[str, str]
 _MESSAGE_KEYS = frozenset({"role", "content"})
+_UNRENDERED_KEYS = frozenset({"tools", "functions", "parallel_tool_calls"})
+"""Of a row; they would be part of the prompt, and training would leave them out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,8 @@ def parse_row(line: bytes, place: Place, source_format: str) -> Row:
     value = _parse_json(line, place)
     if not isinstance(value, dict):
         raise RowError(place, f"a row must be a JSON object, not {_json_type(value)}")
+    if unrendered := sorted(_UNRENDERED_KEYS & set(value)):
+        raise RowError(place, f"the row has {', '.join(unrendered)}, which is not rendered yet; remove it from the row")
     kind = _kind_of(value, place, source_format)
     if kind == "Messages":
         return Row(place=place, kind="Messages", messages=_messages(value["messages"], place))
