@@ -63,6 +63,13 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
         open_base_model(folder, URI)
 
 
+def test_a_model_that_is_a_link_out_of_its_place_is_refused(folder, tmp_path):
+    (tmp_path / "claim").mkdir()
+    (tmp_path / "claim" / "model").symlink_to(folder)
+    with pytest.raises(UserError, match="is a link that leads out"):
+        open_base_model(tmp_path / "claim" / "model", URI)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()

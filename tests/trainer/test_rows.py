@@ -112,7 +112,7 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path):
     assert [name for _, name in found] == ["pvc://d/set/a.jsonl", "pvc://d/set/b.jsonl"]
 
 
-@pytest.mark.parametrize("case", ["missing", "empty folder", "link out", "pipe"])
+@pytest.mark.parametrize("case", ["missing", "empty folder", "link out", "pipe", "folder is a link"])
 def test_a_source_that_is_no_data_is_refused(tmp_path, case):
     import os
 
@@ -124,8 +124,22 @@ def test_a_source_that_is_no_data_is_refused(tmp_path, case):
     elif case == "link out":
         (tmp_path / "secret.jsonl").write_text("{}")
         (home / "a.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    elif case == "folder is a link":
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "a.jsonl").write_text("{}")
+        source = home / "set"
+        source.symlink_to(tmp_path / "elsewhere")
     elif case == "pipe":
         os.mkfifo(home / "a.jsonl")
     with pytest.raises(UserError, match="pvc://d/x") as caught:
         source_files(Source(path=str(source), uri="pvc://d/x"))
     assert caught.value.field == "dataset.sources"
+
+
+def test_a_folder_may_be_a_link_to_its_neighbour(tmp_path):
+    (tmp_path / "v2").mkdir()
+    (tmp_path / "v2" / "a.jsonl").write_text("")
+    (tmp_path / "current").symlink_to("v2")
+    assert [name for _, name in source_files(Source(path=str(tmp_path / "current"), uri="pvc://d/current"))] == [
+        "pvc://d/current/a.jsonl"
+    ]

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from luthier_trainer.artifact import digest_folder
 from luthier_trainer.errors import UserError
-from luthier_trainer.files import read_json
+from luthier_trainer.files import leads_out, read_json
 
 REFUSED_SUFFIXES = frozenset(
     {".py", ".pyc", ".so", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".joblib"}
@@ -42,6 +42,8 @@ def open_base_model(path: Path, uri: str) -> BaseModel:
     """
     if not path.is_dir():
         raise UserError("ModelNotFound", f"{uri} is not a folder with a model", field=_FIELD)
+    if leads_out(path):
+        raise UserError("ModelRefused", f"{uri} is a link that leads out; name what it points to", field=_FIELD)
     for name in NEEDED:
         if not (path / name).is_file():
             raise UserError(

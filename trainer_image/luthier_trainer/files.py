@@ -17,6 +17,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def leads_out(path: Path) -> bool:
+    """Tell whether a path is a link out of the folder in which it stands: out of the claim, perhaps."""
+    return not path.resolve().is_relative_to(path.parent.resolve())
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a small file so that readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

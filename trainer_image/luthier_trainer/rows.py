@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from luthier_trainer.config import Source
 from luthier_trainer.errors import UserError
+from luthier_trainer.files import leads_out
 
 MAX_LINE_BYTES = 16 << 20
 ROLES = ("system", "user", "assistant")
@@ -86,6 +87,10 @@ def source_files(source: Source) -> list[tuple[Path, str]]:
     root = Path(source.path)
     if not root.exists():
         raise UserError("SourceNotFound", f"{source.uri} is not there", field="dataset.sources")
+    if leads_out(root):
+        raise UserError(
+            "SourceRefused", f"{source.uri} is a link that leads out; name what it points to", field="dataset.sources"
+        )
     files = sorted(root.glob("*.jsonl")) if root.is_dir() else [root]
     if not files:
         raise UserError("SourceEmpty", f"{source.uri} is a folder without .jsonl files", field="dataset.sources")
