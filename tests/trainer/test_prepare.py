@@ -264,14 +264,12 @@ def test_the_report_counts_and_warns_and_quotes_no_row(tmp_path, prepare_config)
     assert "ticket" not in text
 
 
-def test_an_artifact_of_the_same_inputs_is_found(tmp_path, prepare_config):
-    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(10)))
-    details = prepare(config).details
-    artifact = Path(config.artifact_dir)
-    artifact.mkdir()
-    (artifact / "adapter_model.safetensors").write_bytes(b"weights")
+def write_artifact(folder, config, details) -> ArtifactManifest:
+    """Leave what a training of exactly these inputs would publish."""
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
     manifest = ArtifactManifest(
-        model_digest=digest_folder(artifact, base_digest=details["base_digest"]),
+        model_digest=digest_folder(folder, base_digest=details["base_digest"]),
         base_digest=details["base_digest"],
         base_uri="pvc://models/tiny",
         dataset_digest=details["dataset_digest"],
@@ -281,11 +279,33 @@ def test_an_artifact_of_the_same_inputs_is_found(tmp_path, prepare_config):
         lora_rank=8,
         render="Chat",
     )
-    (artifact / "luthier.json").write_text(manifest.model_dump_json())
+    (folder / "luthier.json").write_text(manifest.model_dump_json())
+    return manifest
+
+
+def test_an_artifact_of_the_same_inputs_is_found(tmp_path, prepare_config):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(10)))
+    manifest = write_artifact(Path(config.artifact_dir), config, prepare(config).details)
     again = prepare(config)
     assert again.reason == "Reused"
-    assert again.details["reused"]["digest"] == manifest.model_digest
-    (artifact / "adapter_model.safetensors").write_bytes(b"other weights")
+    assert again.details["reused"] == {
+        "path": config.artifact_dir,
+        "digest": manifest.model_digest,
+        "base_digest": manifest.base_digest,
+    }
+
+
+@pytest.mark.parametrize("damage", ["other weights", "no weights", "manifest cut", "manifest of another kind"])
+def test_a_damaged_artifact_is_not_used_again(tmp_path, prepare_config, damage):
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(10)))
+    artifact = Path(config.artifact_dir)
+    write_artifact(artifact, config, prepare(config).details)
+    if damage == "other weights":
+        (artifact / "adapter_model.safetensors").write_bytes(b"other weights")
+    elif damage == "no weights":
+        (artifact / "adapter_model.safetensors").unlink()
+    else:
+        (artifact / "luthier.json").write_text('{"model_digest": ' + ("" if damage == "manifest cut" else "3}"))
     assert prepare(config).details["reused"] is None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from luthier_trainer.artifact import MANIFEST, ArtifactManifest, digest_folder
 from luthier_trainer.config import ArtifactDetails
 from luthier_trainer.errors import UserError
@@ -11,9 +13,11 @@ from luthier_trainer.files import read_json
 
 
 def read_manifest(folder: Path) -> ArtifactManifest | None:
-    """Return a complete artifact's manifest; None when there is none, or no artifact."""
-    value = read_json(folder / MANIFEST)
-    return ArtifactManifest.model_validate(value) if isinstance(value, dict) else None
+    """Return a complete artifact's manifest; None when there is none, or a damaged one."""
+    try:
+        return ArtifactManifest.model_validate(read_json(folder / MANIFEST))
+    except ValidationError:
+        return None
 
 
 def find_artifact(folder: Path, *, dataset: str, training: str, base: str) -> ArtifactDetails | None:
@@ -25,7 +29,11 @@ def find_artifact(folder: Path, *, dataset: str, training: str, base: str) -> Ar
         base,
     ):
         return None
-    if digest_folder(folder, base_digest=base) != manifest.model_digest:
+    try:
+        digest = digest_folder(folder, base_digest=base)
+    except FileNotFoundError:  # the weights are gone
+        return None
+    if digest != manifest.model_digest:
         return None
     return ArtifactDetails(path=str(folder), digest=manifest.model_digest, base_digest=base)
 
