@@ -235,6 +235,7 @@ def test_an_attempt_after_the_publishing_one_reports_its_artifact(start, uninter
     [
         ({"global_batch_size": 3, "num_processes": 2}, 10, "BatchNotDivisible"),
         ({"dataset_digest": "sha256:other"}, 10, "DatasetChanged"),
+        ({"base_digest": "sha256:other"}, 10, "ModelChanged"),
     ],
 )
 def test_a_users_error_has_its_own_exit_code(start, train_config, changes, code, reason):

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from luthier_trainer import monitor, result
+from luthier_trainer.base_model import open_base_model
 from luthier_trainer.config import CONFIG_ENV, StepResult, TrainConfig, TrainDetails
 from luthier_trainer.errors import UserError, writing_to
 from luthier_trainer.published import find_artifact, read_manifest, refuse_occupied
@@ -54,6 +55,21 @@ def check_shape(config: TrainConfig) -> None:
         )
 
 
+def check_base(config: TrainConfig) -> None:
+    """Refuse a base that is not the one the data was prepared for: the artifact would name another than it was made on.
+
+    Its files are checked anew, since nobody held the claim between the two steps.
+    """
+    found = open_base_model(Path(config.model_path), config.model_uri).digest
+    if found != config.base_digest:
+        raise UserError(
+            "ModelChanged",
+            f"{config.model_uri} is now {found}, and the data was prepared for {config.base_digest}; put the files "
+            "back, or start a new FineTuneJob",
+            field="model.uri",
+        )
+
+
 def _already_published(config: TrainConfig) -> StepResult | None:
     """Report the artifact of an attempt that was lost after publishing and before its last word."""
     folder = Path(config.artifact_dir)
@@ -77,6 +93,7 @@ def _already_published(config: TrainConfig) -> StepResult | None:
 def _train(config: TrainConfig, run: RunDir) -> StepResult:
     server = monitor.serve(run, config.progress_port)
     logger.info("progress on port %d", server.server_port)
+    check_base(config)
     return _run_workers(config, run)
 
 

@@ -19,6 +19,7 @@ class StepReason(Documented):
     MODEL_NOT_FOUND = "ModelNotFound", "No folder is at the model's URI; check the path and its claim."
     MODEL_INCOMPLETE = "ModelIncomplete", "The model's folder lacks a file that it needs; the message names it."
     MODEL_REFUSED = "ModelRefused", "The model asks for code or pickled weights; only safetensors and JSON are used."
+    MODEL_CHANGED = "ModelChanged", "The model's files changed after the data was prepared for them; start a new run."
     UNSAFE_MODEL = "UnsafeModel", "A folder to serve holds code or pickled weights; remove what the message names."
     LICENCE_REFUSED = "LicenceRefused", "The model declares another licence than spec.model.licence accepts."
     TOKENIZER_UNUSABLE = "TokenizerUnusable", "The model's tokenizer cannot be loaded or used."
