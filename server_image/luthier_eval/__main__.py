@@ -23,6 +23,7 @@ def main() -> int:
     """Run one evaluation and return its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request says nothing
+    result.tell_crashes()
     try:
         config = EvalConfig.model_validate_json(os.environ.get(CONFIG_ENV, ""))
     except ValidationError as error:

@@ -264,6 +264,36 @@ def test_a_broken_row_ends_the_run_before_anything_is_asked(start, engine, confi
     assert engine.asked == []
 
 
+async def test_a_suite_that_may_not_be_read_is_named(engine, config):
+    path = Path(config.suites[0].path)
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    result = await run(config, QUICK)
+    assert (result.outcome, result.reason) == ("UserError", "InvalidSuite")
+    assert f"suite held-out: pvc://data/test.jsonl: {path} cannot be read" in result.message
+
+
+async def test_an_output_that_may_not_be_written_is_named(engine, config):
+    output = Path(config.output_dir)
+    output.mkdir()
+    output.chmod(0o500)
+    if os.access(output, os.W_OK):
+        pytest.skip("this user may write everything")
+    result = await run(config, QUICK)
+    assert (result.outcome, result.reason) == ("UserError", "StorageNotWritable")
+    assert str(output) in result.message
+
+
+def test_an_error_that_nobody_expected_is_told_too(start, engine, config, tmp_path):
+    samples = Path(config.output_dir) / "samples" / "held-out.target.jsonl"
+    samples.mkdir(parents=True)
+    assert start().wait(60) == 1
+    result = json.loads((tmp_path / "termination").read_text())
+    assert (result["outcome"], result["reason"]) == ("InternalError", "StepCrashed")
+    assert result["message"].startswith("IsADirectoryError")
+
+
 async def test_a_refused_prompt_is_a_wrong_answer_with_its_error(engine, config):
     engine.statuses = {"number 3": 400, "number 4": 400}
     result = await run(config, QUICK)

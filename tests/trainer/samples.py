@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 TEAMS = ("billing", "repair", "shipping", "login")
 
@@ -31,6 +34,13 @@ def ticket_rows(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def make_unreadable(path: Path) -> None:
+    """Take all rights to a file or folder away; where that does not bind us, as root, there is nothing to test."""
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
 
 
 def read_log(config: Any) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,6 +243,27 @@ def test_a_users_error_has_its_own_exit_code(start, train_config, changes, code,
     attempt = start(train_config(**changes))
     result = attempt.wait()
     assert (attempt.process.returncode, result.reason) == (code, reason)
+
+
+@pytest.mark.parametrize("step", ["prepare", "train"])
+def test_an_error_that_nobody_expected_is_told_too(tmp_path, tiny_model, train_config, prepare_config, step):
+    broken = shutil.copytree(tiny_model, tmp_path / "model")
+    (broken / "config.json").write_text('{"max_position_embeddings": "many"}')
+    config = {"prepare": lambda: prepare_config(tmp_path / "none.jsonl", model_path=str(broken)),
+              "train": lambda: train_config(model_path=str(broken))}[step]()  # fmt: skip
+    (tmp_path / "termination").touch()
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(PACKAGE_ROOT),
+        CONFIG_ENV: config.model_dump_json(),
+        "LUTHIER_TERMINATION_LOG": str(tmp_path / "termination"),
+    }
+    command = [sys.executable, "-m", "luthier_trainer", step]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    result = StepResult.model_validate_json((tmp_path / "termination").read_bytes())
+    assert (done.returncode, result.outcome, result.reason) == (1, "InternalError", "StepCrashed")
+    assert result.message == "ValueError: invalid literal for int() with base 10: 'many'"
+    assert "Traceback" in done.stderr
 
 
 def test_a_configuration_of_another_version_is_named(tmp_path):

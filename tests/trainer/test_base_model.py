@@ -11,6 +11,7 @@ import pytest
 
 from luthier_trainer.base_model import check_licence, open_base_model
 from luthier_trainer.errors import UserError
+from trainer.samples import make_unreadable
 
 URI = "pvc://models/tiny"
 
@@ -75,6 +76,17 @@ def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(UserError, match="safetensors" if name.startswith("model") else name):
         open_base_model(folder, URI)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "model.safetensors", ""])
+def test_a_file_that_may_not_be_read_is_named(folder, name):
+    make_unreadable(folder / name)
+    try:
+        with pytest.raises(UserError, match=rf"{URI}: .*/model/?{name}.* cannot be read") as caught:
+            open_base_model(folder, URI)
+    finally:
+        folder.chmod(0o700)
+    assert (caught.value.reason, caught.value.field) == ("ModelUnreadable", "model.uri")
 
 
 def header(tensors: dict, data: bytes) -> bytes:

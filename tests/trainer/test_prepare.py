@@ -12,7 +12,7 @@ from luthier_trainer.artifact import ArtifactManifest, digest_folder
 from luthier_trainer.errors import UserError
 from luthier_trainer.ingest import split_of
 from luthier_trainer.prepare import complete_details, prepare
-from trainer.samples import ticket_rows, write_jsonl
+from trainer.samples import make_unreadable, ticket_rows, write_jsonl
 
 
 def rows_of(config, split="train") -> list[list[int]]:
@@ -168,6 +168,22 @@ def test_too_few_rows_are_refused(tmp_path, prepare_config):
         prepare(config)
     assert error.value.field == "dataset.checks.minExamples"
     assert not (Path(config.data_dir) / ".spool").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "file of a folder"])
+def test_a_source_that_may_not_be_read_is_named(tmp_path, prepare_config, kind):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    file = write_jsonl(folder / "a.jsonl", ticket_rows(3))
+    make_unreadable(folder if kind == "folder" else file)
+    try:
+        with pytest.raises(
+            UserError, match=rf"pvc://data/.*{'set' if kind == 'folder' else 'a.jsonl'} cannot be read"
+        ) as e:
+            prepare(prepare_config(file if kind == "file" else folder))
+    finally:
+        folder.chmod(0o700)
+    assert (e.value.reason, e.value.field) == ("SourceUnreadable", "dataset.sources")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])

@@ -23,6 +23,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Nothing is ever fetched: models and data are mounted.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    result.tell_crashes()
     text = os.environ.get(CONFIG_ENV, "")
     try:
         return _run(step, text)

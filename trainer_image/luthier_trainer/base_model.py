@@ -13,7 +13,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from luthier_trainer.artifact import digest_folder
-from luthier_trainer.errors import UserError
+from luthier_trainer.errors import UserError, reading
 from luthier_trainer.files import leads_out, read_json
 
 REFUSED_SUFFIXES = frozenset(
@@ -38,8 +38,13 @@ def open_base_model(path: Path, uri: str) -> BaseModel:
     """Check a base model's folder and describe it.
 
     Raises:
-        UserError: A file is missing, holds code, or is no sound safetensors file.
+        UserError: A file is missing, not readable, holds code, or is no sound safetensors file.
     """
+    with reading(uri, reason="ModelUnreadable", field=_FIELD):
+        return _open(path, uri)
+
+
+def _open(path: Path, uri: str) -> BaseModel:
     if not path.is_dir():
         raise UserError("ModelNotFound", f"{uri} is not a folder with a model", field=_FIELD)
     if leads_out(path):
@@ -100,6 +105,7 @@ def _check_weights(path: Path, uri: str) -> None:
     if not weights:
         raise UserError("ModelIncomplete", f"{uri} has no .safetensors weights", field=_FIELD)
     for file in weights:
+        file.open("rb").close()  # of a file that may not be read, safetensors says that it isn't there
         try:
             # Opening checks the header: its size, and offsets that neither overlap nor leave a rest.
             with safe_open(file, framework="numpy"):

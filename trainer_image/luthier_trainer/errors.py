@@ -53,6 +53,18 @@ def is_storage_failure(error: BaseException) -> bool:
 
 
 @contextmanager
+def reading(uri: str, *, reason: str, field: str) -> Iterator[None]:
+    """Turn a file that we may not read into a `UserError` that names it."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(
+            reason, f"{uri}: {error.filename} cannot be read ({error.strerror}); make it readable to everybody",
+            field=field,
+        ) from error  # fmt: skip
+
+
+@contextmanager
 def writing_to(folder: Path, *, what: str, field: str) -> Iterator[None]:
     """Turn a full or read-only volume into a `StorageError` that names the folder and the way out."""
     # safetensors raises its own Rust-made Exception class, hence the list of four.

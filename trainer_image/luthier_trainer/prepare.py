@@ -23,7 +23,7 @@ from luthier_trainer.errors import UserError, writing_to
 from luthier_trainer.files import canonical_json, dump_json, read_json, sync, write_atomic
 from luthier_trainer.ingest import PROBES, Ingested, ingest
 from luthier_trainer.published import find_artifact
-from luthier_trainer.rows import Row, read_rows, source_files
+from luthier_trainer.rows import Row, read_rows, source_digests
 from luthier_trainer.shards import Spool
 from luthier_trainer.template import Renderer, Tokenizer, stop_token_ids
 
@@ -71,10 +71,7 @@ def _inputs_digest(config: PrepareConfig, base: BaseModel) -> str:
             "max_dropped_percent", "exact_duplicates", "max_length",
         }
     )  # fmt: skip
-    sources = [
-        [source.format, *([file.name, sha256_file(file)] for file, _ in source_files(source))]
-        for source in config.sources
-    ]
+    sources = [[source.format, *source_digests(source)] for source in config.sources]
     value = {"version": _FORMAT_VERSION, "shape": shape, "sources": sources, "base": base.digest}
     return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import bisect
 import logging
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from pydantic import ValidationError
 
@@ -50,6 +53,23 @@ def from_invalid_config(error: ValidationError, variable: str) -> StepResult:
     """Name each wrong field of the run configuration; the operator and the image don't fit each other."""
     problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors()[:5])
     return internal_error("InvalidConfig", f"{variable} is not a valid run configuration: {problems}")
+
+
+def tell_crashes(tell: Callable[[BaseException], object] | None = None) -> None:
+    """Let an error that nobody expected be the step's last words too, beside its traceback in the log.
+
+    Args:
+        tell: How it is told; else as a termination message.
+    """
+
+    def publish(error: BaseException) -> None:
+        publish_result(internal_error("StepCrashed", f"{type(error).__name__}: {error}"), None)
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        sys.__excepthook__(kind, error, traceback)
+        (tell or publish)(error)
+
+    sys.excepthook = hook
 
 
 _CUT = " …"

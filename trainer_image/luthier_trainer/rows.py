@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
+from luthier_trainer.artifact import sha256_file
 from luthier_trainer.config import Source
-from luthier_trainer.errors import UserError
+from luthier_trainer.errors import UserError, reading
 from luthier_trainer.files import leads_out
 
 MAX_LINE_BYTES = 16 << 20
@@ -78,12 +80,21 @@ class RowError(Exception):
         self.place = place
 
 
+def _reading(source: Source) -> AbstractContextManager[None]:
+    return reading(source.uri, reason="SourceUnreadable", field="dataset.sources")
+
+
 def source_files(source: Source) -> list[tuple[Path, str]]:
     """Return a source's .jsonl files with the names that errors use, sorted.
 
     Raises:
-        UserError: Nothing there, not a regular file, or a link that leads out of the source.
+        UserError: Nothing there, not readable, not a regular file, or a link that leads out of the source.
     """
+    with _reading(source):
+        return _source_files(source)
+
+
+def _source_files(source: Source) -> list[tuple[Path, str]]:
     root = Path(source.path)
     if not root.exists():
         raise UserError("SourceNotFound", f"{source.uri} is not there", field="dataset.sources")
@@ -91,7 +102,7 @@ def source_files(source: Source) -> list[tuple[Path, str]]:
         raise UserError(
             "SourceRefused", f"{source.uri} is a link that leads out; name what it points to", field="dataset.sources"
         )
-    files = sorted(root.glob("*.jsonl")) if root.is_dir() else [root]
+    files = sorted(p for p in root.iterdir() if p.name.endswith(".jsonl")) if root.is_dir() else [root]
     if not files:
         raise UserError("SourceEmpty", f"{source.uri} is a folder without .jsonl files", field="dataset.sources")
     home = (root if root.is_dir() else root.parent).resolve()
@@ -105,10 +116,18 @@ def source_files(source: Source) -> list[tuple[Path, str]]:
     return [(f, f"{source.uri.rstrip('/')}/{f.name}" if root.is_dir() else source.uri) for f in files]
 
 
+def source_digests(source: Source) -> list[list[str]]:
+    """Return name and SHA-256 of each file of a source."""
+    with _reading(source):
+        return [[file.name, sha256_file(file)] for file, _ in _source_files(source)]
+
+
 def read_rows(source: Source) -> Iterator[Row | RowError]:
     """Yield each row of a source, or what is wrong with it; blank lines are skipped."""
     for path, name in source_files(source):
-        for place, line in _read_lines(path, name):
+        with _reading(source):
+            file = path.open("rb")
+        for place, line in _read_lines(file, name):
             if isinstance(line, RowError):
                 yield line
             elif line.strip():
@@ -118,8 +137,8 @@ def read_rows(source: Source) -> Iterator[Row | RowError]:
                     yield error
 
 
-def _read_lines(path: Path, name: str) -> Iterator[tuple[Place, bytes | RowError]]:
-    with path.open("rb") as file:
+def _read_lines(file: IO[bytes], name: str) -> Iterator[tuple[Place, bytes | RowError]]:
+    with file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1

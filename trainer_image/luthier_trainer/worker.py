@@ -11,9 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from luthier_trainer import result
@@ -31,7 +29,6 @@ _FREE_TO_CHANGE = {
     "attempt", "model_path", "data_dir", "checkpoint_dir", "artifact_dir", "result_path", "image", "progress_port",
     "checkpoint_interval_seconds", "checkpoint_keep", "job_name",
 }  # fmt: skip
-ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], None]
 logger = logging.getLogger(__name__)
 
 
@@ -188,7 +185,7 @@ def main() -> int:
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     rank, run = int(os.environ["RANK"]), RunDir.from_environment()
-    sys.excepthook = _crash_recorder(rank, run)
+    result.tell_crashes(lambda error: run.write_outcome(rank, describe_crash(error)))
     try:
         outcome = train(TrainConfig.model_validate_json(os.environ[CONFIG_ENV]), run)
     except UserError as error:
@@ -199,18 +196,6 @@ def main() -> int:
         return 0
     run.write_outcome(rank, outcome)
     return result.exit_code(outcome)
-
-
-def _crash_recorder(
-    rank: int, run: RunDir
-) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    """Return an excepthook that leaves the error as the run's outcome, beside the traceback in the log."""
-
-    def record(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        run.write_outcome(rank, describe_crash(error))
-        sys.__excepthook__(kind, error, traceback)
-
-    return record
 
 
 def describe_crash(error: BaseException) -> StepResult:

@@ -15,9 +15,11 @@ class StepReason(Documented):
     INVALID_CONFIG = "InvalidConfig", "Operator and image are of different versions; install one chart version whole."
     STORAGE_NOT_WRITABLE = "StorageNotWritable", "A claim is full, read-only or not writable for user 65532; mend it."
     RESULT_UNREADABLE = "ResultUnreadable", "A result file is damaged; the step is done again."
+    STEP_CRASHED = "StepCrashed", "A step failed as nobody expected; the message has its last error. It is tried again."
     # Base model.
     MODEL_NOT_FOUND = "ModelNotFound", "No folder is at the model's URI; check the path and its claim."
     MODEL_INCOMPLETE = "ModelIncomplete", "The model's folder lacks a file that it needs; the message names it."
+    MODEL_UNREADABLE = "ModelUnreadable", "A file of the model may not be read by user 65532; make it readable."
     MODEL_REFUSED = "ModelRefused", "The model asks for code or pickled weights; only safetensors and JSON are used."
     MODEL_CHANGED = "ModelChanged", "The model's files changed after the data was prepared for them; start a new run."
     UNSAFE_MODEL = "UnsafeModel", "A folder to serve holds code or pickled weights; remove what the message names."
@@ -31,6 +33,7 @@ class StepReason(Documented):
     MAX_LENGTH_TOO_LARGE = "MaxLengthTooLarge", "training.maxLength is longer than the model's context."
     # Data.
     SOURCE_NOT_FOUND = "SourceNotFound", "Nothing is at a source's URI; check the path and its claim."
+    SOURCE_UNREADABLE = "SourceUnreadable", "A file of a source may not be read by user 65532; make it readable."
     SOURCE_EMPTY = "SourceEmpty", "A source is a folder without .jsonl files."
     SOURCE_REFUSED = "SourceRefused", "A source is no regular file, or a link that leads out of it."
     DATASET_EMPTY = "DatasetEmpty", "The sources have no rows, or none is left to train on."
