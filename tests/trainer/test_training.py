@@ -266,6 +266,22 @@ def test_another_number_of_processes_than_asked_for_is_refused(train, train_conf
     assert error.value.reason == "WrongWorldSize"
 
 
+def test_a_run_is_told_by_what_shapes_its_weights(train_config):
+    from luthier_trainer.worker import config_digest
+
+    def digest(**changes):
+        return config_digest(train_config(**changes))
+
+    assert digest() == digest(num_processes=2, deepspeed={"zero_stage": 2}, attempt=7, image="trainer:2")
+    assert digest() != digest(rank=16)
+
+    class Later(type(train_config())):
+        optimizer: str = "AdamW"
+
+    assert config_digest(Later.model_validate(train_config().model_dump())) == digest()
+    assert config_digest(Later.model_validate({**train_config().model_dump(), "optimizer": "Lion"})) != digest()
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [({"dataset_digest": "sha256:other"}, "DatasetChanged"), ({"data_dir": "/nonexistent"}, "DataNotPrepared")],

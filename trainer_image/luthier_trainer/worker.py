@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _FREE_TO_CHANGE = {
     "attempt", "model_path", "data_dir", "checkpoint_dir", "artifact_dir", "result_path", "image", "progress_port",
     "checkpoint_interval_seconds", "checkpoint_keep", "job_name",
+    "num_processes", "deepspeed",  # which a checkpoint's own marker tells: refused by name, not passed over
 }  # fmt: skip
 logger = logging.getLogger(__name__)
 
@@ -125,8 +126,11 @@ def check_data(config: TrainConfig) -> None:
 
 
 def config_digest(config: TrainConfig) -> str:
-    """Digest all that shapes the weights: a checkpoint of another digest is not resumed from."""
-    shape = config.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
+    """Digest all that shapes the weights: a checkpoint of another digest is not resumed from.
+
+    Values that are the default do not count: a field that a later version adds must not orphan a run's checkpoints.
+    """
+    shape = config.model_dump(mode="json", exclude=_FREE_TO_CHANGE, exclude_defaults=True)
     return "sha256:" + hashlib.sha256(canonical_json(shape)).hexdigest()
 
 
