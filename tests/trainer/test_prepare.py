@@ -240,7 +240,7 @@ def test_a_complete_folder_is_used_again(tmp_path, prepare_config):
     assert marker.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("damage", ["marker gone", "shard cut", "other rows"])
+@pytest.mark.parametrize("damage", ["marker gone", "shard cut", "report cut", "other rows"])
 def test_a_folder_that_does_not_hold_these_inputs_is_made_anew(tmp_path, prepare_config, damage):
     source = write_jsonl(tmp_path / "a.jsonl", ticket_rows(10))
     config = prepare_config(source)
@@ -250,10 +250,13 @@ def test_a_folder_that_does_not_hold_these_inputs_is_made_anew(tmp_path, prepare
         (data / "COMPLETE").unlink()
     elif damage == "shard cut":
         (data / "train.safetensors").write_bytes(b"half")
+    elif damage == "report cut":
+        (data / "report.json").write_text("{")
     else:
         write_jsonl(source, ticket_rows(12))
     details = prepare(config).details
     assert len(rows_of(config)) == details["train"] == (12 if damage == "other rows" else 10)
+    assert json.loads((data / "report.json").read_text())["render"] == "Chat"
 
 
 def test_probes_are_the_prompts_as_a_server_must_tokenise_them(tiny_model, tmp_path, prepare_config):

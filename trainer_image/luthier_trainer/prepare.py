@@ -30,7 +30,9 @@ from luthier_trainer.template import Renderer, Tokenizer, stop_token_ids
 COMPLETE = "COMPLETE"
 _FORMAT_VERSION = 2
 """Part of the input digest: raise it when the same inputs would give other shards."""
-_DATA_FILES = ("train.safetensors", "validation.safetensors", "test.jsonl", "probes.json")
+_SHARDS = ("train.safetensors", "validation.safetensors", "test.jsonl")
+"""What the data set's digest names; the rest tells where it came from."""
+_DATA_FILES = (*_SHARDS, "probes.json", "report.json")
 _AUTO_PER_MILLE = 995
 _LENGTH_STEP = 64
 
@@ -212,7 +214,7 @@ def _write(
     )
     report = build_report(config, base, details, renderer, kinds=ingested.kinds, lengths=ingested.spool.lengths,
                           learned_tokens=ingested.learned_tokens)  # fmt: skip
-    (data_dir / "report.json").write_text(dump_json(report), encoding="utf-8")
+    write_atomic(data_dir / "report.json", dump_json(report))
     with (data_dir / "dropped.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in ingested.dropped)
     return details
@@ -233,6 +235,6 @@ def _write_probes(path: Path, ingested: Ingested, renderer: Renderer) -> None:
 
 
 def _dataset_digest(data_dir: Path, max_length: int, render: str) -> str:
-    files = {name: sha256_file(data_dir / name) for name in _DATA_FILES if name != "probes.json"}
+    files = {name: sha256_file(data_dir / name) for name in _SHARDS}
     value = {"files": files, "max_length": max_length, "render": render}
     return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()

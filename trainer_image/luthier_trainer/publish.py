@@ -60,10 +60,10 @@ def publish(
     (staging / ADAPTER_CONFIG).write_text(normalised_adapter_config(weights / ADAPTER_CONFIG, config.model_uri))
     shutil.rmtree(weights)
     _copy_serving_files(Path(config.model_path), staging)
-    data_report = read_json(Path(config.data_dir) / "report.json") or {}
+    data_report = json.loads((Path(config.data_dir) / "report.json").read_text(encoding="utf-8"))
     _write_reports(staging, data_report, log_history)
     digest = digest_folder(staging, base_digest=config.base_digest)
-    manifest = _manifest(config, digest, str(data_report.get("render", "Chat")), metrics)
+    manifest = _manifest(config, digest, data_report["render"], metrics)
     (staging / "README.md").write_text(render_card(config, manifest, data_report), encoding="utf-8")
     (staging / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     _settle(staging)
