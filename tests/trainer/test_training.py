@@ -302,6 +302,15 @@ def test_an_older_attempt_does_not_publish_over_a_newer(train, run, train_config
     assert whole_tree(Path(newer.artifact_dir)) == before
 
 
+def test_what_killed_attempts_left_half_built_is_removed(train, train_config):
+    config = train_config(attempt=3)
+    output = Path(config.artifact_dir).parent
+    for name in (".tickets-uid.1.partial", ".tickets-uid.3.partial", ".other-uid.1.partial"):
+        (output / name / ".weights").mkdir(parents=True)
+    train(config)
+    assert sorted(p.name for p in output.iterdir()) == [".other-uid.1.partial", "tickets-uid"]
+
+
 def test_an_artifact_is_never_overwritten(train, train_config):
     config = train_config()
     Path(config.artifact_dir).mkdir(parents=True)

@@ -40,6 +40,13 @@ def staging_folder(config: TrainConfig) -> Path:
     return artifact.with_name(f".{artifact.name}.{config.attempt}.partial")
 
 
+def remove_stale_stagings(config: TrainConfig) -> None:
+    """Remove what this and older attempts left half-built: nobody else ever would."""
+    artifact = Path(config.artifact_dir)
+    for path in artifact.parent.glob(f".{artifact.name}.*.partial"):
+        shutil.rmtree(path)
+
+
 def publish(
     config: TrainConfig, weights: Path, *, metrics: dict[str, Any], log_history: list[dict[str, Any]]
 ) -> ArtifactDetails:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -148,13 +147,14 @@ def _finish(
 ) -> StepResult | None:
     """Publish; all processes take part in collecting the weights, rank 0 does the rest."""
     from luthier_trainer import processes
-    from luthier_trainer.publish import publish, staging_folder
+    from luthier_trainer.publish import publish, remove_stale_stagings, staging_folder
 
     trainer.watch.report(trainer.state, phase="Publishing")
     staging = staging_folder(config)
     with writing_to(staging.parent, what="the artifact", field="output.uri"):
         if is_first_rank():
-            shutil.rmtree(staging, ignore_errors=True)
+            store.check_claim()  # what is removed next is no living attempt's
+            remove_stale_stagings(config)
             staging.mkdir(parents=True)
         processes.barrier()
         trainer.save_model(str(staging / ".weights"))
