@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -300,6 +301,22 @@ def test_an_older_attempt_does_not_publish_over_a_newer(train, run, train_config
     with pytest.raises(Superseded, match="attempt 2 has taken over from attempt 1"):
         train(config)
     assert whole_tree(Path(newer.artifact_dir)) == before
+
+
+@pytest.mark.parametrize("base_says", [{"eos_token_id": 0, "temperature": 0.6}, None])
+def test_an_engine_stops_at_every_token_that_training_took_for_an_end(tiny_model, tmp_path, base_says):
+    """The tokenizer's end of turn (2), config.json's (5) and generation_config.json's (0); an engine reads one file."""
+    from luthier_trainer.publish import copy_serving_files
+
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / "config.json").write_text(json.dumps({**json.loads((base / "config.json").read_text()), "eos_token_id": 5}))
+    (base / "generation_config.json").unlink()
+    if base_says:
+        (base / "generation_config.json").write_text(json.dumps(base_says))
+    (tmp_path / "staging").mkdir()
+    copy_serving_files(base, tmp_path / "staging")
+    written = json.loads((tmp_path / "staging" / "generation_config.json").read_text())
+    assert written == {**(base_says or {}), "eos_token_id": [0, 2, 5] if base_says else [2, 5]}
 
 
 def test_what_killed_attempts_left_half_built_is_removed(train, train_config):

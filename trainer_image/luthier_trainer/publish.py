@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer
 
 from luthier_trainer.artifact import CHAT_TEMPLATE, MANIFEST, ArtifactManifest, Probe, digest_folder
 from luthier_trainer.card import render_card
@@ -20,9 +20,11 @@ from luthier_trainer.config import ArtifactDetails, TrainConfig
 from luthier_trainer.errors import UserError
 from luthier_trainer.files import dump_json, read_json, sync
 from luthier_trainer.published import refuse_occupied
+from luthier_trainer.template import stop_token_ids
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+GENERATION_CONFIG = "generation_config.json"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -66,7 +68,7 @@ def publish(
     (weights / ADAPTER_WEIGHTS).replace(staging / ADAPTER_WEIGHTS)
     (staging / ADAPTER_CONFIG).write_text(normalised_adapter_config(weights / ADAPTER_CONFIG, config.model_uri))
     shutil.rmtree(weights)
-    _copy_serving_files(Path(config.model_path), staging)
+    copy_serving_files(Path(config.model_path), staging)
     data_report = json.loads((Path(config.data_dir) / "report.json").read_text(encoding="utf-8"))
     _write_reports(staging, data_report, log_history)
     digest = digest_folder(staging, base_digest=config.base_digest)
@@ -111,20 +113,20 @@ def normalised_adapter_config(path: Path, model_uri: str) -> str:
     return dump_json(value)
 
 
-def _copy_serving_files(base: Path, staging: Path) -> None:
+def copy_serving_files(base: Path, staging: Path) -> None:
     """Copy what a server needs to render and to stop as the training did."""
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     for name in _TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, staging / name)
     if (base / CHAT_TEMPLATE).is_file():
         shutil.copyfile(base / CHAT_TEMPLATE, staging / CHAT_TEMPLATE)
-    elif isinstance(template := AutoTokenizer.from_pretrained(base, local_files_only=True).chat_template, str):
-        (staging / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
-    if (base / "generation_config.json").is_file():
-        shutil.copyfile(base / "generation_config.json", staging / "generation_config.json")
-    else:
-        eos = json.loads((base / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
-        GenerationConfig(eos_token_id=eos).save_pretrained(staging)
+    elif isinstance(tokenizer.chat_template, str):
+        (staging / CHAT_TEMPLATE).write_text(tokenizer.chat_template, encoding="utf-8")
+    generation = read_json(base / GENERATION_CONFIG) or {}
+    # An engine looks into this file only: it must stop at every token that training took for an end.
+    generation["eos_token_id"] = sorted(stop_token_ids(base, tokenizer))
+    (staging / GENERATION_CONFIG).write_text(dump_json(generation), encoding="utf-8")
 
 
 def _write_reports(staging: Path, data_report: dict[str, Any], log_history: list[dict[str, Any]]) -> None:
