@@ -145,8 +145,55 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
     assert outcome.details["validation_loss"] == pytest.approx(read_log(whole)[-1]["eval_loss"], abs=1e-6)
 
 
-def test_a_stop_at_the_last_step_is_no_preemption(train, run, train_config, monkeypatch):
-    stop_after(monkeypatch, run, 12)
+@pytest.mark.parametrize(("step", "is_saved_before"), [(6, False), (6, True), (12, True)])
+def test_a_stop_in_a_validation_pass_gives_the_pass_up_and_loses_nothing(
+    train, run, train_config, tmp_path, monkeypatch, step, is_saved_before
+):
+    from luthier_trainer.loop import AdapterTrainer
+
+    monkeypatch.setattr("luthier_trainer.loop._LOGGED_STEPS", 3)  # of 12, so that step 6 is logged for its pass only
+    whole = train_config(artifact_dir=str(tmp_path / "whole"), checkpoint_dir=str(tmp_path / "whole-checkpoints"))
+    train(whole)
+    config = train_config(checkpoint_interval_seconds=0 if is_saved_before else 600)
+    saved = Path(config.checkpoint_dir) / f"step-{step}.1" / "COMPLETE"
+    batches = AdapterTrainer._validation_batches
+    taken = []
+
+    def stopping(self):
+        for number, batch in enumerate(batches(self)):
+            if self.state.global_step == step and number == 1:
+                assert saved.exists() == is_saved_before
+                run.request_stop()
+            taken.append(self.state.global_step)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdapterTrainer, "_validation_batches", stopping)
+        stopped = train(config)
+    assert (stopped.outcome, stopped.message) == ("Preempted", f"stopped at step {step} of 12; a checkpoint is saved")
+    assert taken.count(step) == 2, "the batch after the request is not computed"
+    (run.path / "stop").unlink()
+    outcome = train(config.model_copy(update={"attempt": 2}))
+    assert outcome.details["resumed_from_step"] == step
+    if not is_saved_before:  # a save is logged, so that there are more entries
+        assert losses(config) == pytest.approx(losses(whole), abs=1e-6)
+    entries = [[e for e in read_log(c) if "eval_loss" in e] for c in (config, whole)]
+    assert [e["step"] for e in entries[0]] == [e["step"] for e in entries[1]] == [6, 12]
+    assert [e["eval_loss"] for e in entries[0]] == pytest.approx([e["eval_loss"] for e in entries[1]], abs=1e-6)
+
+
+def test_a_stop_when_only_publishing_is_left_is_no_preemption(train, run, train_config, monkeypatch):
+    from luthier_trainer.loop import AdapterTrainer
+
+    original = AdapterTrainer.evaluate
+
+    def evaluate(self, *args, **kwargs):
+        metrics = original(self, *args, **kwargs)
+        if self.state.global_step == 12:
+            run.request_stop()
+        return metrics
+
+    monkeypatch.setattr(AdapterTrainer, "evaluate", evaluate)
     assert train(train_config()).outcome == "Succeeded"
 
 
@@ -227,9 +274,25 @@ def test_only_the_named_layers_are_tuned(train, train_config):
 
 
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"precision": "BF16"}])
-def test_checkpointed_gradients_and_bf16_learn_too(train, train_config, changes):
+def test_checkpointed_gradients_and_bf16_learn_too(train, train_config, monkeypatch, changes):
+    import torch
+
+    from luthier_trainer.loop import AdapterTrainer
+
+    original = AdapterTrainer.training_step
+    seen = set()
+
+    def training_step(self, model, *args, **kwargs):
+        layer = model.base_model.model.model.layers[0]
+        query = layer.self_attn.q_proj
+        seen.add((layer.gradient_checkpointing, query.weight.dtype, query.lora_A["default"].weight.dtype))
+        return original(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(AdapterTrainer, "training_step", training_step)
     config = train_config(**changes)
     train(config)
+    dtype = torch.bfloat16 if "precision" in changes else torch.float32
+    assert seen == {("gradient_checkpointing" in changes, dtype, torch.float32)}
     found = losses(config)
     assert found[12] < 0.8 * found[1]
 

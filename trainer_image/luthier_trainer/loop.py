@@ -1,8 +1,8 @@
 """The training loop: transformers' Trainer with our order of rows, our saves, our stop, our validation loss.
 
 What differs from the stock Trainer, and why: saves are timed and complete-or-absent (`checkpoint`), a stop request is
-agreed on by all processes after every step, the validation loss is weighted by tokens, and a loss that is not a number
-ends the run before anything of it is saved.
+agreed on by all processes after every step and every batch of a validation pass, the validation loss is weighted by
+tokens, and a loss that is not a number ends the run before anything of it is saved.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def training_arguments(config: TrainConfig, *, steps: int, store: CheckpointStor
         logging_nan_inf_filter=False,  # we want to see them
         save_strategy="no",
         eval_strategy="no",
+        eval_on_start=True,  # `evaluate` knows whether the pass of the step that is gone on from is missing
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -113,11 +114,24 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped 
         self.remove_callback(PrinterCallback)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measure the validation loss per token; all processes take the same number of batches, as ZeRO-3 needs."""
+        """Measure the validation loss per token; all processes take the same number of batches, as ZeRO-3 needs.
+
+        A pass may take longer than a pod is given to end, so what is due is saved first, and a stop request gives the
+        pass up; the next attempt makes up for it.
+        """
+        if not self.watch.lacks_validation(self.state):
+            return {}
+        if self.control.should_save:
+            self._save_checkpoint(self.model, None)
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         model.eval()
         total = torch.zeros(2, dtype=torch.float64)
         for batch in self._validation_batches():
+            if self.watch.is_stop_requested(self.args.device):
+                model.train()
+                self.watch.stopped = self.control.should_training_stop = self.control.should_save = True
+                self.control.should_evaluate = False
+                return {}
             inputs = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
             with torch.no_grad(), self.compute_loss_context_manager():
                 # With one item in the batch, the model's mean is the sum over its tokens.
@@ -211,12 +225,23 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         is_last = state.global_step >= state.max_steps
         self.stopped = stop and not is_last
         control.should_save = stop or save or is_last
-        # A save is preceded by a log, so that a loss that is no number is seen before it is saved.
-        control.should_log = control.should_log or control.should_save
-        is_turn = is_last or state.global_step % self._evaluate_every == 0
-        control.should_evaluate = self._has_validation and is_turn and not self.stopped
+        control.should_evaluate = self.lacks_validation(state) and not self.stopped
+        # A save is preceded by a log, so that a loss that is no number is seen before it is saved; a validation pass
+        # may end in a save.
+        control.should_log = control.should_log or control.should_save or control.should_evaluate
         control.should_training_stop = control.should_training_stop or self.stopped
         return control
+
+    def lacks_validation(self, state: TrainerState) -> bool:
+        """Tell whether a validation pass is due after this step and not in the log."""
+        step = state.global_step
+        is_turn = step > 0 and (step >= state.max_steps or step % self._evaluate_every == 0)
+        is_done = any(entry["step"] == step for entry in state.log_history if "eval_loss" in entry)
+        return self._has_validation and is_turn and not is_done
+
+    def is_stop_requested(self, device: torch.device) -> bool:
+        """Tell whether any process was asked to stop; all processes must call this."""
+        return processes.any_of([self._run.is_stop_requested()], device)[0]
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
