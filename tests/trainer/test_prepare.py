@@ -314,6 +314,27 @@ def test_an_artifact_of_the_same_inputs_is_found(tmp_path, prepare_config):
     }
 
 
+def test_an_artifact_that_another_object_left_beside_is_found(tmp_path, prepare_config):
+    config = prepare_config(
+        write_jsonl(tmp_path / "a.jsonl", ticket_rows(10)), artifact_dir=str(tmp_path / "out" / "tickets-22222222")
+    )
+    details = prepare(config).details
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "notes.txt").write_text("x")
+    write_artifact(output / ".tickets-00000000.1.partial", config, details)
+    write_artifact(output / "other-inputs", config.model_copy(update={"training_digest": "sha256:other"}), details)
+    write_artifact(output / "tickets-00000000", config, details)
+    (output / "tickets-00000000" / "adapter_model.safetensors").write_bytes(b"damaged")
+    assert prepare(config).details["reused"] is None
+    write_artifact(output / "tickets-11111111", config, details)
+    again = prepare(config)
+    assert again.reason == "Reused"
+    assert again.details["reused"]["path"] == str(output / "tickets-11111111")
+    write_artifact(output / "tickets-22222222", config, details)
+    assert prepare(config).details["reused"]["path"] == config.artifact_dir, "the run's own comes first"
+
+
 @pytest.mark.parametrize("damage", ["other weights", "no weights", "manifest cut", "manifest of another kind"])
 def test_a_damaged_artifact_is_not_used_again(tmp_path, prepare_config, damage):
     config = prepare_config(write_jsonl(tmp_path / "a.jsonl", ticket_rows(10)))

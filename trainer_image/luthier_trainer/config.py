@@ -57,7 +57,7 @@ class PrepareConfig(_Model):
     data_dir: str
     """Where shards, report.json, test.jsonl go; complete or absent (marker written last)."""
     artifact_dir: str
-    """Where the training will publish; a complete artifact of the same inputs there means: reused."""
+    """Where the training will publish; a complete artifact of the same inputs there, or beside it, means: reused."""
     training_digest: str
     """sha256 of the training part of the spec; with data and base it identifies the run's inputs."""
     result_path: str
@@ -151,7 +151,7 @@ class PrepareDetails(_Model):
     train_tokens: int
     max_length: int
     reused: ArtifactDetails | None = None
-    """A complete artifact of exactly these inputs already stood in `artifact_dir`."""
+    """A complete artifact of exactly these inputs that already stood in `artifact_dir` or beside it."""
 
 
 class TrainDetails(_Model):

@@ -22,7 +22,7 @@ from luthier_trainer.data_report import build_report
 from luthier_trainer.errors import UserError, writing_to
 from luthier_trainer.files import canonical_json, dump_json, read_json, sync, write_atomic
 from luthier_trainer.ingest import PROBES, Ingested, ingest
-from luthier_trainer.published import find_artifact
+from luthier_trainer.published import find_equal
 from luthier_trainer.rows import Row, read_rows, source_digests
 from luthier_trainer.shards import Spool
 from luthier_trainer.template import Renderer, Tokenizer, stop_token_ids
@@ -49,7 +49,7 @@ def prepare(config: PrepareConfig) -> StepResult:
     details = complete_details(Path(config.data_dir), inputs)
     if details is None:
         details = _build(config, base, inputs)
-    reused = find_artifact(
+    reused = find_equal(
         Path(config.artifact_dir),
         dataset=details.dataset_digest,
         training=config.training_digest,

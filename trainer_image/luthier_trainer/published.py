@@ -13,11 +13,21 @@ from luthier_trainer.files import read_json
 
 
 def read_manifest(folder: Path) -> ArtifactManifest | None:
-    """Return a complete artifact's manifest; None when there is none, or a damaged one."""
+    """Return a complete artifact's manifest; None when there is none, or one that is damaged or not ours to read."""
     try:
         return ArtifactManifest.model_validate(read_json(folder / MANIFEST))
-    except ValidationError:
+    except (ValidationError, PermissionError):
         return None
+
+
+def find_equal(folder: Path, *, dataset: str, training: str, base: str) -> ArtifactDetails | None:
+    """Return a whole artifact of exactly these inputs: the run's own, else one beside it.
+
+    Folders are named by the object's UID, and an object that is restored or applied anew has another one.
+    """
+    beside = sorted(path for path in folder.parent.glob("[!.]*") if path != folder)
+    found = (find_artifact(place, dataset=dataset, training=training, base=base) for place in (folder, *beside))
+    return next((artifact for artifact in found if artifact is not None), None)
 
 
 def find_artifact(folder: Path, *, dataset: str, training: str, base: str) -> ArtifactDetails | None:
@@ -31,7 +41,7 @@ def find_artifact(folder: Path, *, dataset: str, training: str, base: str) -> Ar
         return None
     try:
         digest = digest_folder(folder, base_digest=base)
-    except FileNotFoundError:  # the weights are gone
+    except (FileNotFoundError, PermissionError):  # the weights are gone, or not ours to read
         return None
     if digest != manifest.model_digest:
         return None
