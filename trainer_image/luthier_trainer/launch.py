@@ -98,8 +98,6 @@ def _train(config: TrainConfig, run: RunDir) -> StepResult:
 
 
 def _run_workers(config: TrainConfig, run: RunDir) -> StepResult:
-    if config.deepspeed is not None:
-        remove_stale_build_locks()
     # A session of its own: a terminal's Ctrl-C must reach this process only, or torchrun would kill the workers.
     process = subprocess.Popen(
         _command(config), env=_environment(config, run), start_new_session=True, preexec_fn=die_with_parent
@@ -131,16 +129,6 @@ def _environment(config: TrainConfig, run: RunDir) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-
-
-def remove_stale_build_locks() -> None:
-    """Remove the locks that a killed build of DeepSpeed's operators left; every later start would wait on them."""
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
-    for lock in folder.rglob("lock"):
-        try:
-            lock.unlink()
-        except OSError as error:
-            logger.warning("%s can't be removed: %s", lock, error)
 
 
 def _was_out_of_memory() -> bool:
