@@ -214,6 +214,24 @@ def test_deepspeed_trains_stops_and_resumes(start, train_config, uninterrupted, 
 
 
 @pytest.mark.slow
+def test_two_processes_that_are_stopped_end_as_if_they_had_not_been(start, train_config, tmp_path):
+    """With dropout: every process must go on with its own random numbers."""
+    shape = {**RECIPE, "dropout": 0.3, "num_processes": 2}
+    folders = {name: str(tmp_path / "whole" / name) for name in ("checkpoint_dir", "artifact_dir", "result_path")}
+    whole = train_config(**shape, **folders)
+    assert start(whole).wait().outcome == "Succeeded"
+    config = train_config(**shape, attempt=2, checkpoint_interval_seconds=0)
+    attempt = start(config)
+    attempt.wait_for_checkpoint(newer_than=2)
+    attempt.process.send_signal(signal.SIGTERM)
+    assert attempt.wait().outcome == "Preempted", attempt.log()
+    outcome = start(config.model_copy(update={"attempt": 3})).wait()
+    assert outcome.details["resumed_from_step"] > 2
+    assert losses(config) == pytest.approx(losses(whole), abs=1e-6)
+    assert validation_losses(config) == pytest.approx(validation_losses(whole), abs=1e-6)
+
+
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_attempt(start, train_config):
     attempt = start(train_config(max_steps=None, epochs=100, num_processes=2, checkpoint_interval_seconds=0))
     attempt.wait_for_checkpoint()
