@@ -7,30 +7,41 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from faults.crash import compare, enumerate_crashes, run
-from faults.lives import LIVES, nobody
+from faults.crash import Run, compare, enumerate_crashes, run
+from faults.lives import LIVES, Life, nobody
 from faults.rules import Rule
 from faults.world import World
 from servingstage import install_routes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 ROLLBACK, TRAINING = LIVES["deployment-rolled-back"], LIVES["finetune-success"]
-OURS = "/apis/luthier.dev/.*"
 
 
 @pytest.fixture(scope="module")
-def calm(api, tmp_path_factory):
-    """The undisturbed runs that the others are compared with."""
+def runs(api, tmp_path_factory) -> Iterator[dict[tuple[str, str], Future[Run]]]:
+    """All runs of this file but the long ones, a few at the same time: each waits most of the time."""
     install_routes(api)
-    folder = tmp_path_factory.mktemp("calm")
-    return {life.name: run(api, life, folder) for life in (ROLLBACK, TRAINING)}
+    folder = tmp_path_factory.mktemp("runs")
+    with ThreadPoolExecutor(4) as pool:
+        begun = {(life.name, ""): pool.submit(run, api, life, folder) for life in (ROLLBACK, TRAINING)}
+        for fault, rules in FAULTS.items():
+            begun |= {(li.name, fault): pool.submit(run, api, li, folder, *rules) for li in (ROLLBACK, TRAINING)}
+        begun |= {("hidden", how): pool.submit(run, api, hidden(how), folder) for how in PROMETHEUS}
+        yield begun
 
 
-def test_a_sample_of_all_crash_points_ends_as_undisturbed(api, calm, tmp_path):
-    score = enumerate_crashes(api, tmp_path, sample=24, seed=7, workers=3)
+def ended_as_undisturbed(runs, done: Run) -> list[str]:
+    return compare(runs[done.life, ""].result(), done)
+
+
+def test_a_sample_of_all_crash_points_ends_as_undisturbed(api, tmp_path):
+    install_routes(api)
+    score = enumerate_crashes(api, tmp_path, sample=24, seed=7)
     assert score.wrong == []
     assert score.points >= 18
 
@@ -56,16 +67,19 @@ WATCH_FAULTS = {
 }
 
 
+FAULTS = WRITE_FAULTS | WATCH_FAULTS
+
+
 @pytest.mark.parametrize("life", [ROLLBACK, TRAINING], ids=lambda life: life.name)
-@pytest.mark.parametrize("fault", [*WRITE_FAULTS, *WATCH_FAULTS])
-def test_it_lives_through(api, calm, tmp_path, life, fault):
-    done = run(api, life, tmp_path, *(WRITE_FAULTS | WATCH_FAULTS)[fault])
-    assert compare(calm[life.name], done) == []
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_lives_through(runs, life, fault):
+    done = runs[life.name, fault].result()
+    assert ended_as_undisturbed(runs, done) == []
     assert done.starts == 1, "it did not die of it"
     assert done.fired
 
 
-def test_an_api_server_that_is_gone_for_twenty_seconds(api, calm, tmp_path):
+def test_an_api_server_that_is_gone_for_twenty_seconds(api, runs, tmp_path):
     def disturb(world: World) -> None:
         if world.stage.weights().get("r2"):
             world.once("gone", lambda: world.proxy.outage(True))
@@ -73,12 +87,12 @@ def test_an_api_server_that_is_gone_for_twenty_seconds(api, calm, tmp_path):
             world.once("back", lambda: world.proxy.outage(False))
 
     done = run(api, ROLLBACK, tmp_path, disturb=disturb)
-    assert compare(calm[ROLLBACK.name], done) == []
+    assert ended_as_undisturbed(runs, done) == []
     assert done.starts == 1
     assert done.seconds > 20
 
 
-def test_a_process_that_stands_still_for_ten_seconds(api, calm, tmp_path):
+def test_a_process_that_stands_still_for_ten_seconds(api, runs, tmp_path):
     def disturb(world: World) -> None:
         if world.stage.weights().get("r2"):
             world.once("stopped", lambda: world.operator.signal(signal.SIGSTOP))
@@ -86,7 +100,7 @@ def test_a_process_that_stands_still_for_ten_seconds(api, calm, tmp_path):
             world.once("continued", lambda: world.operator.signal(signal.SIGCONT))
 
     done = run(api, ROLLBACK, tmp_path, disturb=disturb)
-    assert compare(calm[ROLLBACK.name], done) == []
+    assert ended_as_undisturbed(runs, done) == []
     assert done.starts == 1
 
 
@@ -112,25 +126,27 @@ def _stable_only(rows):
     return [row for row in rows if "-r1-" in row["metric"]["pod"]]
 
 
-@pytest.mark.parametrize("how", PROMETHEUS)
-def test_numbers_that_are_none_promote_nobody(api, calm, tmp_path, how):
-    """A healthy candidate, its numbers hidden: no step beyond the first weight, nothing taken back."""
+def hidden(how: str) -> Life:
+    """A healthy candidate, its numbers hidden for twelve seconds."""
     promoted = LIVES["deployment-promoted"]
-    began: list[float] = []
 
-    def hidden(world: World) -> None:
+    def begin(world: World) -> None:
         PROMETHEUS[how](world)
         promoted.begin(world)
-        began.append(time.monotonic())
+        world.once("begun", lambda: None)
 
-    life = type(promoted)(
+    return Life(
         name=promoted.name,
-        begin=hidden,
+        begin=begin,
         play=nobody,
-        is_over=lambda _: time.monotonic() > began[0] + 12,
+        is_over=lambda world: time.monotonic() > world.notes["begun"] + 12,
         state=lambda world: {"weights": world.stage.weights(), "history": len(world.stage.status()["history"])},
     )
-    done = run(api, life, tmp_path)
+
+
+@pytest.mark.parametrize("how", PROMETHEUS)
+def test_numbers_that_are_none_promote_nobody(runs, how):
+    done = runs["hidden", how].result()
     assert done.problems == ()
-    assert done.state["history"] == 1
-    assert done.state["weights"].get("r2", 0) in (0, 25)
+    assert done.state["history"] == 1, "nothing was taken back"
+    assert done.state["weights"].get("r2", 0) in (0, 25), "no step beyond the first weight"

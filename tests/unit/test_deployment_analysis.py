@@ -12,9 +12,10 @@ import pytest
 
 from factories import make_modeldeployment
 from luthier.api.modeldeployment import Analysis, ModelDeploymentSpec
-from luthier.deployment import analysis
-from luthier.deployment.analysis import Measured, Memory, Scene, choose_p95_edge, gates_of, read, threshold
+from luthier.deployment.analysis import Measured, Scene, choose_p95_edge, read
 from luthier.deployment.counters import nearest_edge
+from luthier.deployment.memory import MEMORY_LIMIT, Memory, load
+from luthier.deployment.metrics import gates_of, threshold
 from luthier.ports import Sample
 from luthier_server.counters import EDGES, edge_label
 from servingworld import Request, arrivals, scrape_pod
@@ -129,7 +130,7 @@ def test_replaying_in_two_passes_or_in_one_is_the_same():
     measured = Measured(samples=samples(candidate=(200, 5), stable=(200, 4)))
     once = judge(measured)
     half = read(begun(), ERRORS, measured, scene(now=NOW - timedelta(seconds=50)))
-    stored = analysis.load(half.memory.dump())
+    stored = load(half.memory.dump())
     twice = read(stored, ERRORS, measured, scene())
     assert once.memory.evidence["ErrorRate"].totals == twice.memory.evidence["ErrorRate"].totals
     assert once.metrics[0].evidence == twice.metrics[0].evidence
@@ -140,15 +141,15 @@ def test_a_memory_of_many_pods_stays_within_its_limit():
 
     pods = {f"{i:036d}": PodCounters(arm="stable", at=1.0, values={"started": 10**9}) for i in range(2000)}
     text = Memory(at=1.0, pods=pods).dump()
-    assert len(text) < analysis.MEMORY_LIMIT
-    assert analysis.load(text) is not None
+    assert len(text) < MEMORY_LIMIT
+    assert load(text) is not None
 
 
 def test_a_memory_that_nobody_understands_is_begun_anew():
-    assert analysis.load(None) is None
-    assert analysis.load("{}") is None
-    assert analysis.load("no json") is None
-    assert analysis.load(json.dumps({"v": 9})) is None
+    assert load(None) is None
+    assert load("{}") is None
+    assert load("no json") is None
+    assert load(json.dumps({"v": 9})) is None
 
 
 def test_latency_compares_the_candidate_at_a_fifth_more():

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from luthier.deployment.analysis import Memory
+from luthier.deployment.memory import Memory
 from luthier.deployment.observe import render_query
 from luthier.prometheus import PrometheusClient, PrometheusError, parse_samples, quote, quote_any
 

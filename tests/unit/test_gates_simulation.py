@@ -17,7 +17,7 @@ import pytest
 
 from factories import make_modeldeployment
 from luthier.api.modeldeployment import ModelDeploymentSpec
-from luthier.deployment.analysis import Measured, Memory, Reading, Scene, gates_of, read, threshold
+from luthier.deployment.analysis import Measured, Reading, Scene, read
 from luthier.deployment.gates import (
     RESTART_SECONDS,
     Burstiness,
@@ -29,6 +29,8 @@ from luthier.deployment.gates import (
     look,
     restart,
 )
+from luthier.deployment.memory import Memory
+from luthier.deployment.metrics import gates_of, threshold
 from servingworld import Request, arrivals, scrape_pod
 
 pytestmark = pytest.mark.slow

@@ -1,47 +1,35 @@
 """One look at a rollout: from raw samples to an outcome per metric and one for all: pure.
 
-`gates` is the test, `counters` the counting; here is which metric counts what, how its memory grows look by look, and
-when the outcome is Pass, Fail, Inconclusive or Error. No data, stale data, data of only some pods: never a Pass.
-
-The memory is replayed from what status holds: it advances on a fixed grid of looks, so a pass after a restart of the
-operator computes what the pass before it did.
+`gates` is the test, `counters` the counting; `metrics` says what is counted, `memory` what is known from
+before; here is how that grows look by look, and when the outcome is Pass, Fail, Inconclusive or Error. No data, stale
+data, data of only some pods: never a Pass.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from luthier.api.modeldeployment import Analysis, AnalysisMetric, MetricStatus, ModelDeploymentSpec
+from luthier.api.modeldeployment import MetricStatus
 from luthier.deployment import gates
 from luthier.deployment.counters import (
     ArmCounts,
-    Counter,
-    Edges,
-    Pods,
-    edge_above,
     nearest_edge,
     newest_by_pod,
-    pods_from_json,
-    pods_to_json,
     split_by_look,
     timelines,
 )
-from luthier.deployment.gates import Counts, Evidence, Hypothesis
+from luthier.deployment.gates import Counts, Evidence
+from luthier.deployment.memory import Memory, begin
+from luthier.deployment.metrics import Gate
 from luthier.ports import Sample
 from luthier_server.counters import EDGES
 
 Outcome = Literal["Pass", "Fail", "Inconclusive", "Error"]
-VERSION = 2
-"""Of the memory: another one is begun anew, and replays what Prometheus still has."""
 MAX_LOOKS = 3600
-MEMORY_LIMIT = 60_000
-"""Bytes of the memory in status; above, the pods' counters are left out (the next pass finds them in Prometheus)."""
-EDGE_SECONDS = 120.0
 WARM_UP_REQUESTS = 20
 WARM_UP_SECONDS = 60.0
 """Left out of latency after a weight change, whichever comes first: caches fill, connections open. The time counts
@@ -54,161 +42,6 @@ UNHEALTHY_RATE = 0.20
 SUSPICION = 10.0
 """Evidence that is no Fail and no Pass either: the step waits until it has grown or gone."""
 MIN_REQUESTS_FOR_P95 = 20
-DEFAULT_INCREASE = {"Latency": 20}
-MIN_FLOOR = 0.0001
-"""Where the floor is all that is asked, it cannot be 0."""
-
-_COUNTED: dict[str, tuple[Counter, Counter]] = {
-    "ErrorRate": ("bad", "started"),
-    "FormatValidity": ("invalid", "checked"),
-    "Latency": ("slow", "slow_of"),
-    "LatencyCeiling": ("over", "over_of"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """One gating metric, ready to be tested."""
-
-    name: str
-    subject: str
-    """What its bad requests are called: "errors"."""
-    hypothesis: Hypothesis
-    bad: Counter
-    started: Counter
-    slower_edges: int = 0
-    """Latency: how many edges above the stable's p95 the candidate's bound lies."""
-    over: int | None = None
-    """LatencyCeiling: its edge."""
-
-    @property
-    def is_latency(self) -> bool:
-        return self.bad in ("slow", "over")
-
-    def against(self, evidence: Evidence) -> Hypothesis:
-        """Return what must be refuted, given what is known of the stable.
-
-        A stable without responseSchema checks no answer, and never will: its successor is judged by the floor alone.
-        """
-        if self.bad != "invalid" or evidence.bursts.has_requests:
-            return self.hypothesis
-        return Hypothesis(ratio=None, floor=max(self.hypothesis.floor or 0.0, MIN_FLOOR))
-
-
-def gates_of(spec: ModelDeploymentSpec) -> tuple[Gate, ...]:
-    """Return the gating metrics of a spec, defaults filled in."""
-    metrics = spec.rollout.analysis.metrics
-    if metrics is None:
-        names = ["ErrorRate", "Latency", *(["FormatValidity"] if spec.response_schema else [])]
-        metrics = [AnalysisMetric.model_validate({"name": name}) for name in names]
-    return tuple(_gate(metric) for metric in metrics)
-
-
-def _gate(metric: AnalysisMetric) -> Gate:
-    bad, started = _COUNTED[metric.name]
-    increase = metric.max_increase_percent
-    if increase is None:
-        increase = DEFAULT_INCREASE.get(metric.name, 10)
-    floor = float(metric.floor_percent) / 100
-    if metric.name == "Latency":
-        edges = max(1, round(2 * math.log1p(increase / 100) / math.log(1.2)))
-        hypothesis = Hypothesis(ratio=1.0, floor=None)
-        return Gate(
-            name=metric.name, subject="slow", hypothesis=hypothesis, bad=bad, started=started, slower_edges=edges
-        )
-    if metric.name == "LatencyCeiling":
-        over = edge_above(float(metric.ceiling_seconds or "0"))
-        hypothesis = Hypothesis(ratio=None, floor=max(floor, MIN_FLOOR))
-        subject = f"over {metric.ceiling_seconds} s"
-        return Gate(name=metric.name, subject=subject, hypothesis=hypothesis, bad=bad, started=started, over=over)
-    hypothesis = Hypothesis(ratio=1 + increase / 100, floor=floor if floor > 0 else None)
-    subject = "errors" if metric.name == "ErrorRate" else "invalid answers"
-    return Gate(name=metric.name, subject=subject, hypothesis=hypothesis, bad=bad, started=started)
-
-
-def threshold(analysis: Analysis, metrics: int) -> float:
-    """Return the evidence that a fail needs: the allowed chance of a false rollback is shared by the metrics."""
-    return 1000 * metrics / analysis.false_rollback_permille
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """What the test remembers between two passes."""
-
-    at: float
-    """End of the last look, Unix seconds."""
-    since: float | None = None
-    """When the weight that is judged came into force; None: not yet, looks only teach how bursty the stable is."""
-    restarts: int = 0
-    restarted_at: float = 0.0
-    candidate_started: int = 0
-    """Since the weight last changed."""
-    warm_at: float | None = None
-    """When enough of them had started for the latency tests; None: not yet."""
-    edge: int | None = None
-    """The edge nearest the stable's p95: chosen before the strata that it judges."""
-    edge_at: float = 0.0
-    pods: Pods = field(default_factory=dict)
-    evidence: Mapping[str, Evidence] = field(default_factory=dict)
-
-    def edges(self, gating: Sequence[Gate]) -> Edges:
-        """Return the edges to read next."""
-        slow = next((g.slower_edges for g in gating if g.name == "Latency"), None)
-        over = next((g.over for g in gating if g.over is not None), None)
-        if slow is None or self.edge is None:
-            return Edges(over=over)
-        return Edges(slow_candidate=min(self.edge + slow, len(EDGES) - 1), slow_stable=self.edge, over=over)
-
-    def wants_edge(self, gating: Sequence[Gate], now: float) -> bool:
-        """Say whether the stable's p95 has to be found (again)."""
-        return any(g.name == "Latency" for g in gating) and (self.edge is None or now >= self.edge_at + EDGE_SECONDS)
-
-    def dump(self) -> str:
-        """Return it as compact JSON for status."""
-        value = {
-            "v": VERSION,
-            "at": self.at,
-            "since": self.since,
-            "r": [self.restarts, self.restarted_at],
-            "warm": [self.candidate_started, self.warm_at],
-            "edge": [self.edge, self.edge_at],
-            "pods": pods_to_json(self.pods),
-            "m": {name: e.to_json() for name, e in self.evidence.items()},
-        }
-        text = json.dumps(value, separators=(",", ":"))
-        return text if len(text) <= MEMORY_LIMIT else json.dumps({**value, "pods": {}}, separators=(",", ":"))
-
-
-def load(text: str | None) -> Memory | None:
-    """Read what `Memory.dump` wrote; None when there is nothing that this version understands."""
-    if not text:
-        return None
-    try:
-        value = json.loads(text)
-        if value["v"] != VERSION:
-            return None
-        restarts, restarted_at = value["r"]
-        candidate_started, warm_at = value["warm"]
-        edge, edge_at = value["edge"]
-        return Memory(
-            at=value["at"],
-            since=value["since"],
-            restarts=restarts,
-            restarted_at=restarted_at,
-            candidate_started=candidate_started,
-            warm_at=warm_at,
-            edge=edge,
-            edge_at=edge_at,
-            pods=pods_from_json(value["pods"]),
-            evidence={name: Evidence.from_json(e) for name, e in value["m"].items()},
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def begin(now: float) -> Memory:
-    """Return an empty memory whose first looks are the stable's last hour."""
-    return Memory(at=math.floor(now - gates.BURST_WINDOW_SECONDS))
 
 
 @dataclass(frozen=True, kw_only=True)

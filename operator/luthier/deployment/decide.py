@@ -15,11 +15,13 @@ from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, RevisionStatus, RolloutStatus
 from luthier.deployment import analysis
 from luthier.deployment.admission import Admitted, Hold, admit
-from luthier.deployment.analysis import Reading, Scene, gates_of
+from luthier.deployment.analysis import Reading, Scene
 from luthier.deployment.build import build_template
 from luthier.deployment.case import Case, find_rejection, find_unfinished, open_case
 from luthier.deployment.decision import MAX_HISTORY, Decision, State, find_missing_gateway, judge_serving, make_plan
 from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
+from luthier.deployment.memory import Memory, load
+from luthier.deployment.metrics import gates_of, threshold
 from luthier.deployment.observe import Observed, pod_prefix
 from luthier.deployment.pods import explain
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
@@ -192,13 +194,13 @@ def look(case: Case) -> Reading | None:
         candidate_ready=case.ready(candidate.name),
         stable_ready=case.ready(stable.name),
         min_samples=own_samples or options.min_samples,
-        threshold=analysis.threshold(options, len(gating)),
+        threshold=threshold(options, len(gating)),
     )
     return analysis.read(_memory(rollout), gating, measured, scene)
 
 
-def _memory(rollout: RolloutStatus) -> analysis.Memory | None:
-    return analysis.load(rollout.analysis.state if rollout.analysis else None)
+def _memory(rollout: RolloutStatus) -> Memory | None:
+    return load(rollout.analysis.state if rollout.analysis else None)
 
 
 def go_on(case: Case, reading: Reading | None) -> Decision:

@@ -10,9 +10,11 @@ from datetime import datetime, timedelta
 from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier.deployment import analysis
 from luthier.deployment.admission import resolve_model
-from luthier.deployment.analysis import Gate, Measured, Memory, gates_of
+from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
 from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, INVALID, STARTED
+from luthier.deployment.memory import Memory, begin, load
+from luthier.deployment.metrics import Gate, gates_of
 from luthier.deployment.pods import Trouble, find_trouble, ready_ids
 from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_record
 from luthier.deployment.rollout import as_begun
@@ -190,8 +192,8 @@ async def _measure(
         return None
     gating = gates_of(spec)
     now = ports.now.timestamp()
-    stored = analysis.load(rollout.analysis.state if rollout.analysis else None)
-    memory = stored or analysis.begin(now)
+    stored = load(rollout.analysis.state if rollout.analysis else None)
+    memory = stored or begin(now)
     namespace = obj["metadata"]["namespace"]
     both = (pod_prefix(obj, candidate.name), pod_prefix(obj, stable.name))
     scrape = ports.settings.scrape_interval_seconds
