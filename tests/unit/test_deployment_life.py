@@ -237,6 +237,16 @@ def test_without_traffic_nothing_advances():
     assert world.status["verdict"] == "NotYet(0/50)"
 
 
+def test_a_step_that_begins_does_not_show_the_numbers_of_the_one_before():
+    world = serving(steps=[{"setWeight": 10}, {"analysis": {"minSamples": 20}}])
+    shown = set()
+    world.successor()
+    world.run(120, until=lambda: shown.add(world.status["verdict"]) or world.status["rollout"]["step"] == 2)
+    world.run(10, until=lambda: shown.add(world.status["verdict"]))
+    assert {verdict for verdict in shown if "/50" in verdict} == set()
+    assert any("/20" in verdict for verdict in shown)
+
+
 def test_an_undecided_step_is_held_or_rolled_back_as_the_spec_says():
     for choice, expected in (("Hold", "False/RolloutHeld"), ("Rollback", "False/RolledBack")):
         world = serving(analysis={"maxStepSeconds": 60, "onInconclusive": choice})

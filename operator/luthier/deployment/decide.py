@@ -345,8 +345,11 @@ def _verdict(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, stay
         return f"{stay.reason}(r{number_of(candidate.name)})"
     if rollout.step == 0 or not case.ready(candidate.name):
         return f"Starting(r{number_of(candidate.name)})"
+    before = case.status.rollout
+    if rollout.analysis is None or before is None or before.step != rollout.step:
+        return "NotYet"  # the look was one at the step before, which may ask for other numbers
     # The code of the look that status shows: the two never disagree.
-    return rollout.analysis.message.partition(":")[0][:160] if rollout.analysis else "NotYet"
+    return rollout.analysis.message.partition(":")[0][:160]
 
 
 _WORTH_AN_EVENT = (
