@@ -83,6 +83,7 @@ class Stage(threading.Thread):
         self.timeline: list[tuple[dict[str, int], dict[str, int]]] = []
         """Each route that was written: its weights, and the requests that each revision got under the one before."""
         self._sent: dict[str, int] = {}
+        self._noted: set[tuple[str, int]] = set()
         self._random = random.Random(7)
         self._stopped = threading.Event()
 
@@ -160,6 +161,10 @@ class Stage(threading.Thread):
                         self._request(self._random.choice(mine))
 
     def _note(self, route: Json) -> None:
+        key = (route["metadata"]["uid"], route["metadata"]["generation"])
+        if key in self._noted:  # its acceptance could not be written the last time
+            return
+        self._noted.add(key)
         found = {}
         for backend in route["spec"]["rules"][0]["backendRefs"]:
             found[revision_in(backend["name"])] = backend["weight"]

@@ -3,7 +3,7 @@ each side of that write; every end must be the undisturbed one.
 
 The oracles: the same end state, children included (O1, O2); no traceback; at most twice the writes (O6); a revision
 that was taken back never gets traffic again (O8); no step onward on fewer requests than it asks for since its weight
-came into force (O10).
+came into force (O10); who gains traffic stands in status before (`order`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 
 from faults.lives import LIVES, MIN_SAMPLES, NEEDS_STABLE, Life, begin_first, first_serves
+from faults.order import order_violations
 from faults.rules import Rule
 from faults.world import World, open_world
 
@@ -66,6 +67,7 @@ def run(
         if life.name in NEEDS_STABLE:
             begin_first(world)
             _drive(world, lambda _: None, first_serves, 60)
+        route, status = world.stage.weights(), world.stage.status()
         world.proxy.arm(*rules)
         life.begin(world)
         if not _drive(world, lambda world: (life.play(world), disturb(world)), life.is_over, life.seconds):
@@ -75,6 +77,7 @@ def run(
             problems.append("it was over, and then it was not")
         state = life.state(world)
         problems += [*_in_log(world), *world.stage.violations({25: MIN_SAMPLES})]
+        problems += order_violations(world.proxy.writes, route=route, status=status)
         writes = tuple(f"{write.method} {_shown(write.path)}" for write in world.proxy.writes)
         done = Run(
             life=life.name,

@@ -1,0 +1,66 @@
+"""The order of writes, as the API server saw it: who gains traffic stands in status before, and status tells the route.
+
+Also where nobody is killed between two writes: the order is what makes every kill harmless.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from faults.proxy import Write
+from servingstage import revision_in
+
+Json = dict[str, Any]
+
+
+def order_violations(writes: Iterable[Write], *, route: dict[str, int], status: Json) -> Iterator[str]:
+    """Say what was written too early, or untrue.
+
+    Args:
+        writes: All writes of a run, in the order in which they were stored.
+        route: The weights before the first of them, by revision.
+        status: The ModelDeployment's status before the first of them.
+    """
+    routes = [route]
+    for write in writes:
+        if write.status >= 400 or not write.body:
+            continue
+        if "/httproutes" in write.path:
+            routes.append(_weights(json.loads(write.body)))
+            yield from _unannounced(write, routes[-2], routes[-1], status)
+        elif "/modeldeployments/" in write.path and write.path.endswith("/status"):
+            status = json.loads(write.body).get("status", {})
+            yield from _untrue(write, routes[-2:], status)
+
+
+def _unannounced(write: Write, before: dict[str, int], now: dict[str, int], status: Json) -> Iterator[str]:
+    for revision, weight in now.items():
+        if weight > before.get(revision, 0) and weight > _announced(revision, status):
+            yield f"write {write.number} gives {revision} {weight} % before status says so"
+
+
+def _announced(revision: str, status: Json) -> int:
+    if _name(status, "stable") == revision:
+        return 100
+    return int(status.get("rollout", {}).get("weight", 0)) if _name(status, "candidate") == revision else 0
+
+
+def _untrue(write: Write, routes: list[dict[str, int]], status: Json) -> Iterator[str]:
+    """The route may have changed since the operator looked, once."""
+    shown = status.get("weights")
+    if shown is None:
+        return
+    known = [{side: route.get(_name(status, side), 0) for side in ("stable", "candidate")} for route in routes]
+    if {"stable": shown.get("stable", 0), "candidate": shown.get("candidate", 0)} not in known:
+        yield f"write {write.number} says weights {shown}, the route has {routes[-1]}"
+
+
+def _name(status: Json, side: str) -> str:
+    return str((status.get(side) or {}).get("name", "")).partition("-")[0]
+
+
+def _weights(route: Json) -> dict[str, int]:
+    backends = route["spec"]["rules"][0]["backendRefs"]
+    return {revision_in(backend["name"]): backend["weight"] for backend in backends}
