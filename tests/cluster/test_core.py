@@ -305,6 +305,24 @@ async def test_what_the_api_server_refuses_is_told_in_its_words(start, objects):
     await made(objects, "alpha")
 
 
+async def test_what_is_written_arrives_as_it_was_and_a_record_can_be_patched_by_others(start, objects):
+    running = await start()
+    created = objects.create("alpha")
+    await made(objects, "alpha")
+    text = "<&> é \U0001f600 \x7f \u2028 \\ud83d"
+    service = child_metadata(created, "written", role="test") | {"annotations": {"text": text}}
+    spec = {"ports": [{"name": "http", "port": 80}]}
+    await running.app.kube.apply({"apiVersion": "v1", "kind": "Service", "metadata": service, "spec": spec})
+    assert objects.get(SERVICE, service["name"])["metadata"]["annotations"]["text"] == text
+
+    record = running.tiny.revision(created)
+    record["metadata"] = child_metadata(created, "written", role="test")
+    await running.app.kube.create(record | {"data": {"b": text, "a": [1]}})
+    # As the garbage collector does it, when an object of ours is deleted and its children are to stay.
+    objects.patch(CONTROLLERREVISION, record["metadata"]["name"], {"metadata": {"ownerReferences": None}})
+    assert objects.get(CONTROLLERREVISION, record["metadata"]["name"])["data"] == {"b": text, "a": [1]}
+
+
 async def test_an_object_that_is_being_deleted_is_left_alone(start, objects):
     running = await start()
     objects.create("alpha")

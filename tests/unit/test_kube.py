@@ -1,4 +1,6 @@
-"""Paths, and how the server's refusals are read."""
+"""Paths, bodies, and how the server's refusals are read."""
+
+import json
 
 import pytest
 import yaml
@@ -54,6 +56,14 @@ def test_an_error_in_a_watch_is_raised_with_its_code():
 def test_managed_fields_are_dropped():
     kind, obj = kube._watch_event(b'{"type":"ADDED","object":{"metadata":{"name":"x","managedFields":[{}]}}}')
     assert (kind, obj) == ("ADDED", {"metadata": {"name": "x"}})
+
+
+@pytest.mark.parametrize(
+    "text", ["é", "\U0001f600", "a\\\U0001f600", "\\ud83d\\ude00", "\x7f\x85\u2028\ufeff\0", "<&>\n"]
+)
+def test_a_body_is_json_and_yaml_whatever_its_letters(text):
+    body = kube._yaml({"data": [text, 1, None, True]})
+    assert json.loads(body) == yaml.safe_load(body) == {"data": [text, 1, None, True]}
 
 
 async def test_watches_of_any_number_of_namespaces_leave_a_connection_for_the_lease(tmp_path, monkeypatch):
