@@ -63,6 +63,12 @@ REFUSED = (
         '"auto" or a decimal in quotes',
     ),
     refuse(
+        "pull secret named twice",
+        make_finetunejob(scheduling={"imagePullSecrets": [{"name": "registry"}, {"name": "registry"}]}),
+        "spec.scheduling.imagePullSecrets[1]",
+        "Duplicate value",
+    ),
+    refuse(
         "learning rate of zero", make_finetunejob(training={"learningRate": "0.0"}), "learningRate", "between 0 and 1"
     ),
     refuse("learning rate of one", make_finetunejob(training={"learningRate": "1"}), "learningRate", "between 0 and 1"),

@@ -170,7 +170,14 @@ class Scheduling(KubeModel):
     ]
     priority_class_name: Annotated[ObjectName | None, Field(default=None, description="The pods' PriorityClass.")]
     image_pull_secrets: Annotated[
-        list[LocalRef] | None, Field(default=None, max_length=8, description="Secrets for private registries.")
+        list[LocalRef] | None,
+        # As in a pod: a Deployment that names one twice cannot be applied.
+        Field(
+            default=None,
+            max_length=8,
+            description="Secrets for private registries.",
+            json_schema_extra=list_map("name"),
+        ),
     ]
 
 
