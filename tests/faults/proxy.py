@@ -200,6 +200,8 @@ class FaultProxy:
                     await response.write(line)
                     if not line.endswith(b"\n"):
                         return _cut(request)
+            except ConnectionResetError:
+                pass  # the operator is dead, or was told that we are
             finally:
                 del self._streams[id(request)]
             return response
