@@ -54,7 +54,7 @@ api-test: install ## Tests against a real API server on loopback (no root)
 	$(BIN)/pytest -q tests/cluster tests/helm -m "not node" $(LEFTOVERS)
 
 faults: install ## Kill the operator at every write of every life, and print the scorecard (no root, half an hour)
-	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(BIN)/python -m faults
+	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(BIN)/python -m faults $(ARGS)
 
 image-test: install ## Trainer and server tests inside their images (root)
 	hack/images build all

@@ -352,7 +352,7 @@ def install(env: dict[str, str], images: Sequence[str]) -> None:
     """Install or upgrade the chart. `images` are its options for them."""
     run(
         "helm", "upgrade", "--install", "luthier", "helm", "--namespace", "luthier-system", "--create-namespace",
-        *images, "--set=ompNumThreads=1", "--wait", "--timeout=180s", "--rollback-on-failure", env=env,
+        *images, "--set=ompNumThreads=1", "--wait", "--timeout=180s", env=env,
     )  # fmt: skip
 
 

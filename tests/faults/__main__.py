@@ -1,4 +1,4 @@
-"""The scorecard: `make faults`, or one run again: `python -m faults --life NAME --rule JSON`."""
+"""The scorecard: `make faults`; its ARGS are the options here."""
 
 import sys
 

@@ -198,7 +198,8 @@ def _count(score: Score, point: Point, undisturbed: Run, done: Run, tell: Callab
     score.by_life[point.life] = score.by_life.get(point.life, 0) + 1
     problems = compare(undisturbed, done)
     if problems:
-        again = f"python -m faults --life {point.life} --rule '{point.rule.dump()}'"
+        escaped = point.rule.dump().replace('"', r"\"")
+        again = f"make faults ARGS=\"--life {point.life} --rule '{escaped}'\""
         text = (
             f"{point.life}, {point.rule.act} write {point.rule.write} ({point.what}): {'; '.join(problems)}\n  {again}"
         )

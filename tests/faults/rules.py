@@ -1,6 +1,6 @@
 """One fault as plain data: a failing run prints a rule, and the rule can be run again.
 
-`python -m faults --life rollback --rule '{"act": "kill-after", "write": 7}'`
+`make faults ARGS="--life deployment-rolled-back --rule '{\"act\": \"kill-after\", \"write\": 7}'"`
 """
 
 from __future__ import annotations

@@ -459,6 +459,20 @@ def test_traffic_that_was_taken_away_comes_back_onto_all_pods_at_once():
     assert world.weights()["r2"] == 25
 
 
+def test_a_candidate_that_is_back_before_the_stable_gets_its_traffic_back():
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    world.set_ready("r2", False)
+    world.tick()
+    world.set_ready("r1", False)
+    world.tick()
+    assert world.weights() == {"r1": 100}
+    world.set_ready("r2", True)
+    world.settle()
+    assert world.weights()["r2"] == 25, "all to the stable would be all to nobody"
+
+
 def test_weight_waits_for_all_pods_of_both_sides():
     world = serving()
     world.spec(replicas=2)
@@ -799,13 +813,14 @@ def test_a_gateway_that_is_missing_or_refuses_the_route_is_named_and_waited_for(
     assert "(not allowed by the listener)" in world.message("Ready")
 
 
-def other_deployment(created: str, **gateway) -> dict:
-    other = make_modeldeployment("other", namespace="support-team", gateway=gateway)
+def other_deployment(created: str, *, status: dict | None = None, **gateway) -> dict:
+    other = make_modeldeployment("other", namespace="support-team", gateway=gateway, status=status)
     other["metadata"]["creationTimestamp"] = created
     return other
 
 
 SAME = {"parentRefs": [{"name": "gateway", "namespace": "team"}]}
+SERVES = {"stable": {"name": "r1-aaaaaaaa", "number": 1}}
 
 
 @pytest.mark.parametrize(
@@ -813,12 +828,13 @@ SAME = {"parentRefs": [{"name": "gateway", "namespace": "team"}]}
     [
         (other_deployment("2025-12-31T00:00:00Z", **SAME), "False/RouteConflict"),
         (other_deployment("2026-01-02T00:00:00Z", **SAME), "True/Initial"),
+        (other_deployment("2026-01-02T00:00:00Z", **SAME, status=SERVES), "False/RouteConflict"),
         (other_deployment("2025-12-31T00:00:00Z"), "True/Initial"),  # its own namespace's Gateway
         (other_deployment("2025-12-31T00:00:00Z", **SAME, hostnames=["a.example"]), "True/Initial"),
         (other_deployment("2025-12-31T00:00:00Z", **SAME, pathPrefix="/v1"), "True/Initial"),
     ],
 )
-def test_of_two_objects_with_the_same_gateway_host_and_path_the_older_one_has_the_requests(other, reason):
+def test_a_gateway_host_and_path_belong_to_who_serves_there_and_else_to_the_oldest(other, reason):
     world = World(others=[other])
     plan = world.settle()
     assert world.condition("Ready") == reason
@@ -833,7 +849,7 @@ def test_of_two_objects_with_the_same_gateway_host_and_path_the_older_one_has_th
 
 def test_a_serving_object_that_moves_onto_another_ones_host_keeps_its_own_route():
     world = serving()
-    world.others = [other_deployment("2025-12-31T00:00:00Z", **SAME, hostnames=["a.example"])]
+    world.others = [other_deployment("2025-12-31T00:00:00Z", **SAME, hostnames=["a.example"], status=SERVES)]
     world.spec(gateway={"hostnames": ["a.example"]})
     world.settle()
     assert world.condition("Ready") == "False/RouteConflict"

@@ -113,6 +113,12 @@ ROWS = {
     "more weight waits for metrics": (at(5, 10), {"outcome": "Error"}, (5, 10), "MetricsUnavailable"),
     "more weight waits for pods that are not scraped": (at(5, 10), {"code": "CoverageLow"}, (5, 10), "RollingOut"),
     "so does the first weight": (at(0, 0), {"code": "CoverageLow"}, (0, 0), "RollingOut"),
+    "and after five minutes people are told": (
+        at(0, 0),
+        {"code": "CoverageLow", "now": AGO + timedelta(minutes=5)},
+        (0, 0),
+        "MetricsUnavailable",
+    ),
     "and so does the last, after a pause": (
         at(6, 50),
         {"code": "CoverageLow"},

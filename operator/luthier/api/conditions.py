@@ -107,7 +107,7 @@ class Reason(Documented):
         "A step was not decided in maxStepSeconds, and onInconclusive is Rollback.",
     )
     METRICS_UNAVAILABLE = "MetricsUnavailable", "Prometheus gives no samples; the rollout is held and never advances."
-    BASELINE_UNHEALTHY = "BaselineUnhealthy", "The stable itself fails or lacks pods; the rollout is held."
+    BASELINE_UNHEALTHY = "BaselineUnhealthy", "The stable itself fails more than 20 % of its requests; no weight grows."
     ROLLOUT_HELD = "RolloutHeld", "A step was not decided in maxStepSeconds; it goes on when the analysis passes."
     WEIGHT_CHANGED = "WeightChanged", "The candidate's share of traffic was set."
     ROUTE_CONFLICT = (

@@ -308,7 +308,7 @@ def _weight(case: Case, candidate: RevisionStatus, position: Position) -> int:
     if not case.ready(candidate.name):
         # Its traffic goes back in this very pass, unless nobody is there to take it.
         return carried if case.stable_lacks_pods() else 0
-    if carried < position.weight and _lacking(case, candidate) is not None:
+    if carried < position.weight and _lacking(case, candidate) is not None and not case.stable_lacks_pods():
         return carried  # What was taken away comes back onto all pods, not onto the first of them.
     return position.weight
 

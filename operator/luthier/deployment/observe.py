@@ -149,10 +149,15 @@ def reference_keys(obj: Json) -> tuple[Key, Key]:
 
 
 def find_rival(obj: Json, others: Iterable[Json]) -> str | None:
-    """Return the oldest ModelDeployment, if it is not this one, that has a Gateway, host and path of this one."""
+    """Return the ModelDeployment, if it is not this one, to which a Gateway, host and path of this one belong.
+
+    They belong to the oldest of those that have a revision; while none has, to the oldest of all.
+    """
     mine = _addresses(obj)
     rivals = [o for o in others if o["kind"] == obj["kind"] and not mine.isdisjoint(_addresses(o))]
-    oldest = min([obj, *rivals], key=lambda o: (o["metadata"]["creationTimestamp"], o["metadata"]["uid"]))["metadata"]
+    known = {o["metadata"]["uid"]: o for o in (*rivals, obj)}.values()
+    holders = [o for o in known if {"stable", "candidate"} & o.get("status", {}).keys()]
+    oldest = min(holders or known, key=lambda o: (o["metadata"]["creationTimestamp"], o["metadata"]["uid"]))["metadata"]
     return None if oldest["uid"] == obj["metadata"]["uid"] else f"{oldest['namespace']}/{oldest['name']}"
 
 

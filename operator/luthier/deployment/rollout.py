@@ -18,6 +18,8 @@ from typing import Literal
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import Analysis, AnalysisStep, Approve, ModelDeploymentSpec, RolloutStatus, Step
 
+UNSCRAPED_GRACE = timedelta(minutes=5)
+"""Pods of a step that are not scraped for so long are not scraped at all: people are told."""
 DEFAULT_WEIGHTS = (1, 5, 10, 25, 50)
 
 
@@ -179,14 +181,16 @@ def _unconfirmed(plan: Sequence[Step], position: Position, facts: Facts) -> Stay
 
 
 def _hold_weight(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
-    """Return why the candidate must not get more traffic now, whatever the step is; not even a first percent."""
+    """Return why the candidate must not get more traffic, whatever the step is; unseen, not even a first percent."""
     where = describe(plan, position)
     if facts.capacity is not None:
         return Stay(reason=Reason.ROLLING_OUT, message=f"{where}: {facts.capacity}")
     if facts.outcome == "Error":
         return _held_blind(plan, position, facts)
     if facts.code == "CoverageLow":
-        # As blind as without Prometheus; but each new pod is so until its first scrape, so it is no alarm.
+        # As blind as without Prometheus; but each new pod is so until its first scrape, so it is no alarm at first.
+        if facts.now - position.started_at >= UNSCRAPED_GRACE:
+            return _held_blind(plan, position, facts)
         return Stay(reason=Reason.ROLLING_OUT, message=f"{where}: held; {facts.message}")
     if facts.code == "BaselineUnhealthy":
         return _held_unhealthy(plan, position)
