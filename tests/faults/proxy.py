@@ -133,6 +133,12 @@ class FaultProxy:
             return reply
         if is_watch:
             return await self._stream(request, rule)
+        # A reader who gives up or dies does not keep a write from being stored: it is seen through, and counted.
+        return await asyncio.shield(self._forward(request, body, number, rule))
+
+    async def _forward(
+        self, request: web.Request, body: bytes, number: int | None, rule: Rule | None
+    ) -> web.StreamResponse:
         async with self._send(request, body) as answer:
             data = await answer.read()
             if number is not None:
