@@ -257,7 +257,7 @@ class Stage(threading.Thread):
 
     def successor(self, number: int = 2) -> None:
         """Ask for another model, judged and passed."""
-        self.evaluation(f"eval-{number}", "sha256:" + str(number) * 64)
+        self.evaluation(f"eval-{number}", "sha256:" + (str(number) * 64)[:64])
         model = {"artifactUri": f"pvc://artifacts/v{number}", "baseModelUri": "pvc://models/smol"}
         self.change(model=model, requireEvaluation={"name": f"eval-{number}"})
 

@@ -14,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from apiserver import client, install_crds
+from apiserver import Client, client, install_crds
+from faults.world import World, open_world
 from localcluster import ControlPlane
+from servingstage import install_routes
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +88,20 @@ def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path):
         process.send_signal(signal.SIGTERM)
     for process in processes:
         assert process.wait(timeout=30) in (0, -signal.SIGKILL), "the operator did not stop cleanly"
+
+
+@pytest.fixture(scope="session")
+def routes(api: httpx.Client) -> None:
+    """Install the route type."""
+    install_routes(api)
+
+
+@pytest.fixture
+def world(api: Client, routes: None, namespace: str, tmp_path: Path) -> Iterator[World]:
+    """Yield a namespace with a running operator, for one test."""
+    with open_world(api, f"{namespace}-w", tmp_path) as opened:
+        opened.operator.start()
+        yield opened
+        opened.operator.kill()
+        assert "Traceback" not in opened.log()
+        assert "InternalError" not in opened.log()

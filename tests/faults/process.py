@@ -5,6 +5,7 @@ A server process imports the operator once and forks: a start then costs no impo
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -27,10 +28,23 @@ class Operator:
         self._process: multiprocessing.context.ForkServerProcess | None = None
         self.starts = 0
 
+    def twin(self, *, kubeconfig: Path, log: Path) -> Operator:
+        """Return another replica: the same settings, another way to the API server."""
+        other = copy.copy(self)
+        other._environment = {**self._environment, "KUBECONFIG": str(kubeconfig)}
+        other.log, other._process, other.starts = log, None, 0
+        return other
+
     def start(self) -> None:
         self._process = _CONTEXT.Process(target=_run, args=(self._environment, str(self.log)), daemon=True)
         self._process.start()
         self.starts += 1
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        assert self._process.pid is not None
+        return self._process.pid
 
     def is_alive(self) -> bool:
         return self._process is not None and self._process.is_alive()
@@ -41,9 +55,7 @@ class Operator:
             os.kill(self._process.pid, signal.SIGKILL)
 
     def signal(self, number: int) -> None:
-        assert self._process is not None
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def stop(self) -> None:
         self.kill()

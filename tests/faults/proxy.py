@@ -10,6 +10,7 @@ import asyncio
 import json
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ class Write:
     path: str
     status: int
     body: bytes
+    at: float
+    """When the server had answered it, on the monotonic clock."""
 
 
 class FaultProxy:
@@ -86,6 +89,10 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(reset)
         assert done.wait(10), "the proxy hangs"
 
+    def disarm(self) -> None:
+        """Let all rules be over."""
+        self._loop.call_soon_threadsafe(self._left.clear)
+
     def write_kubeconfig(self, path: Path) -> Path:
         """Write what the operator needs to find the API server here."""
         context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
@@ -110,7 +117,7 @@ class FaultProxy:
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
-        async with aiohttp.ClientSession(self._server, connector=connector, auto_decompress=False) as self._upstream:
+        async with aiohttp.ClientSession(self._server, connector=connector) as self._upstream:
             app = web.Application(client_max_size=16 << 20)
             app.router.add_route("*", "/{path:.*}", self._handle)
             runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
@@ -142,9 +149,8 @@ class FaultProxy:
         async with self._send(request, body) as answer:
             data = await answer.read()
             if number is not None:
-                self.writes.append(
-                    Write(number=number, method=request.method, path=request.path, status=answer.status, body=body)
-                )
+                said = {"number": number, "status": answer.status, "body": body, "at": time.monotonic()}
+                self.writes.append(Write(method=request.method, path=request.path, **said))
             return self._after(rule, request, answer, data)
 
     def _set_outage(self, on: bool) -> None:
