@@ -14,7 +14,7 @@ CLUSTER ?= luthier
 LEFTOVERS := -W ignore::pytest.PytestUnraisableExceptionWarning
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/hack
 
-.PHONY: help install venv generate verify lint unit simulation faults api-test node-test image-test test demo demo-down
+.PHONY: help install venv generate verify lint unit simulation flood faults api-test node-test image-test test demo demo-down
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,9 +51,12 @@ simulation: install ## The statistical promises, by seeded simulation (a minute)
 	$(BIN)/pytest -q tests/unit -m slow
 
 api-test: install ## Tests against a real API server on loopback (no root)
-	$(BIN)/pytest -q tests/cluster tests/helm -m "not node" $(LEFTOVERS)
+	$(BIN)/pytest -q tests/cluster tests/helm -m "not node and not flood" $(LEFTOVERS)
 
-faults: install ## Kill the operator at every write of every life, and print the scorecard (no root, half an hour)
+flood: install ## Damage by hand, two replicas, restored clusters, random objects, on a real API server (no root)
+	$(BIN)/pytest -q tests/cluster -m flood $(LEFTOVERS)
+
+faults: install ## Kill the operator at every write of every life, and print the scorecard (no root, a quarter of an hour)
 	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(BIN)/python -m faults $(ARGS)
 
 image-test: install ## Trainer and server tests inside their images (root)

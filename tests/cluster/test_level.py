@@ -37,7 +37,7 @@ from jobstage import CLAIMS, Namespace
 from luthier.naming import short_hash
 from waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.flood]
 Json = dict[str, Any]
 
 

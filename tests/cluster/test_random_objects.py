@@ -22,7 +22,7 @@ from luthier.resources import BY_KIND
 from servingstage import install_routes
 from waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.flood]
 Json = dict[str, Any]
 COUNT, SEED = int(os.environ.get("LUTHIER_RANDOM_OBJECTS", "600")), int(os.environ.get("LUTHIER_SEED", "7"))
 SUMMARIES = ("Succeeded", "Ready")

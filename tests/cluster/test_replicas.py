@@ -18,7 +18,7 @@ from jobworld import summary
 from servingstage import install_routes
 from waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.flood]
 TAKEOVER_SECONDS = LEASE_SECONDS + 5
 RENEWED_SECONDS = 10.0
 """A leader that could not renew for so long has stopped."""

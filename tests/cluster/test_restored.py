@@ -26,7 +26,7 @@ from faults.world import World
 from jobworld import MODEL_DIGEST, PREPARE_DETAILS, step_result
 from waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.flood]
 Json = dict[str, Any]
 
 
