@@ -30,6 +30,7 @@ from luthier.errors import (
     InvalidSpec,
     LuthierError,
     NameConflict,
+    NotFound,
     NotLeader,
     Throttled,
     Unreachable,
@@ -152,8 +153,8 @@ class Reconciler:
         elif not isinstance(error, NotLeader):
             log.warning("pass ended early: %s", detail, extra={"key": str(key)})
         try:
-            if isinstance(error, Conflict):
-                await self._refresh(key)
+            if isinstance(error, Conflict | NotFound) and not await self._refresh(key, obj):
+                return Done()  # deleted, and the watch has not told: nothing more is made for it
             if verdict.mark is not None:
                 await self._say(obj, verdict)
         except LuthierError as second:
@@ -161,10 +162,14 @@ class Reconciler:
             return verdict.outcome if isinstance(verdict.outcome, Retry) else Retry()
         return verdict.outcome
 
-    async def _refresh(self, key: Key) -> None:
+    async def _refresh(self, key: Key, old: Json) -> bool:
+        """Read the object again; say whether there still is one."""
         obj = await self._kube.get(BY_KIND[key.kind], key.namespace, key.name)
-        if obj is not None:
+        if obj is None:
+            self._own.saw("DELETED", old)
+        else:
             self._own.wrote(obj)
+        return obj is not None
 
     async def _say(self, obj: Json, verdict: Verdict) -> None:
         """Put an error into the newest status that is known, and post it once when it is new."""

@@ -7,6 +7,7 @@ import pytest
 from factories import make_finetunejob, make_modeldeployment
 from luthier import status
 from luthier.errors import ApiError, Conflict, InvalidSpec, NameConflict, NotFound, NotLeader, Throttled, Unreachable
+from luthier.own import OwnCache, key_of
 from luthier.plan import Plan, Ref, Traffic
 from luthier.reconcile import Reconciler, Verdict, has_ended, judge, told
 from luthier.workqueue import Done, Retry
@@ -115,3 +116,22 @@ async def test_who_gains_traffic_has_its_children_first():
 async def test_who_loses_traffic_loses_it_whatever_becomes_of_the_children():
     assert await written(status_first=False) == ["traffic", "apply", "delete"]
     assert await written(status_first=False, refused="apply") == ["traffic", "refused"]
+
+
+class Nobody:
+    """An API server without the object."""
+
+    async def get(self, resource, namespace, name):
+        return None
+
+
+async def test_an_object_whose_deletion_the_watch_did_not_tell_is_forgotten():
+    obj = make_modeldeployment()
+    own = OwnCache(enqueue=lambda key: None)
+    own.saw("ADDED", obj)
+    reconciler = Reconciler(
+        {}, ports=None, own=own, kube=Nobody(), children=None, router=None, events=None, metrics=None
+    )
+    key = key_of(obj)
+    assert await reconciler._failed(key, obj, NotFound(404, "gone")) == Done()
+    assert own.get(key) is None
