@@ -13,6 +13,7 @@ import httpx
 from faults.process import Operator
 from faults.proxy import FaultProxy, Write
 from faults.world import World, open_world
+from waiting import until
 
 LEASE_SECONDS = 15.0
 
@@ -37,6 +38,8 @@ class Pair:
 
     def leader(self) -> tuple[Replica, Replica]:
         """Return who leads and who does not, as their writes say."""
+        # A write is in the cluster before its proxy knows.
+        until(lambda: any(replica.proxy.writes for replica in self.replicas), "one has written", seconds=10)
         first, second = self.replicas
         return (first, second) if first.proxy.writes else (second, first)
 
