@@ -49,7 +49,6 @@ class FaultProxy:
         self.kill: Callable[[], None] = lambda: None
         """Ends the operator's process at once."""
         self.writes: list[Write] = []
-        self.reads = 0
         self.fired: list[Rule] = []
         self._count = 0
         self._down = False
@@ -79,7 +78,7 @@ class FaultProxy:
         done = threading.Event()
 
         def reset() -> None:
-            self._count, self.reads = 0, 0
+            self._count = 0
             self.writes.clear()
             self._left.extend([rule, rule.times] for rule in rules)
             for request in tuple(self._streams.values()) if any(rule.is_of_watches() for rule in rules) else ():
@@ -160,7 +159,6 @@ class FaultProxy:
 
     def _number(self, request: web.Request) -> int | None:
         if request.method not in WRITES or "/leases" in request.path:
-            self.reads += 1
             return None
         self._count += 1
         return self._count
