@@ -55,6 +55,16 @@ class ApiError(LuthierError):
         self.reason = reason
         self.retry_after = retry_after
 
+    @property
+    def is_refusal(self) -> bool:
+        """Say whether the server has understood the request and takes it in no case: waiting alone does not help.
+
+        An apply that does not fit the type's schema is answered with 500 and no reason; failures that pass, of etcd or
+        of a webhook, have one (seen on Kubernetes 1.34).
+        """
+        unfit = not self.reason and self.message.startswith("failed to create typed patch object")
+        return self.status < 500 or (self.status == 500 and unfit)
+
 
 class NotFound(ApiError):
     """404."""

@@ -5,8 +5,8 @@
 | InvalidSpec, NameConflict        | Stalled; the next event or the ten-minute list looks again                     |
 | Conflict                         | the object is read again, then a new pass                                      |
 | Throttled                        | not before the server said                                                     |
-| another 4xx                      | Reconciling with what the server said, an event, back-off                      |
-| 5xx, no answer                   | back-off; nobody could read a condition now                                    |
+| another 4xx, a 500 that says no  | Reconciling with what the server said, an event, back-off                      |
+| 5xx, no answer                   | back-off; told like a 4xx when it has lasted for a minute (`Outages`)          |
 | NotLeader                        | nothing: the next leader does it                                               |
 | anything else, a bug             | logged with traceback, Reconciling/InternalError, back-off; others go on       |
 """
@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 PASS_SECONDS = 60.0
 """A pass that takes longer hangs on something: it ends, and backs off."""
+LASTING_SECONDS = 60.0
+"""A server that fails for so long at one object has not stumbled: people are told, if they can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,7 @@ class Reconciler:
         events: EventLog,
         metrics: Metrics,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._controllers = controllers
         self._ports = ports
@@ -86,6 +89,7 @@ class Reconciler:
         self._events = events
         self._metrics = metrics
         self._clock = clock
+        self._outages = Outages(monotonic)
 
     async def run(self, key: Key) -> Outcome:
         """Do one pass; every error ends here."""
@@ -93,10 +97,12 @@ class Reconciler:
         obj = self._own.get(key)
         if obj is None or "deletionTimestamp" in obj["metadata"]:
             self._own.references.set(key, ())
+            self._outages.end(key)
             return Done()  # its children go with it, by their owner references
         try:
             async with asyncio.timeout(PASS_SECONDS):
                 outcome: Outcome = await self._pass(key, obj)
+            self._outages.end(key)
             result = "ok"
         except Exception as error:  # the one place: see the table above
             outcome, result = await self._failed(key, obj, error), type(error).__name__
@@ -146,7 +152,7 @@ class Reconciler:
                 log.warning("event not posted: %s", error)
 
     async def _failed(self, key: Key, obj: Json, error: Exception) -> Outcome:
-        verdict = judge(error)
+        verdict = self._outages.judge(key, error)
         detail = f"{type(error).__name__}: {error}"
         if verdict.reason == Reason.INTERNAL_ERROR:
             log.error("pass failed", extra={"key": str(key)}, exc_info=error)
@@ -194,13 +200,36 @@ def judge(error: Exception) -> Verdict:
             return Verdict(outcome=Retry(not_before_seconds=error.retry_after or 1.0))
         case Conflict() | NotLeader() | Unreachable():
             return Verdict(outcome=Retry())
-        case ApiError() if 400 <= error.status < 500:
+        case ApiError() if error.is_refusal:
             message = f"the API server refuses a write: {error.message}"
             return Verdict(outcome=Retry(), mark="Reconciling", reason=Reason.REFUSED, message=message)
         case ApiError():
             return Verdict(outcome=Retry())
     message = f"{type(error).__name__}: {error}; it is tried again, and the operator's log has more"
     return Verdict(outcome=Retry(), mark="Reconciling", reason=Reason.INTERNAL_ERROR, message=message)
+
+
+class Outages:
+    """Since when the API server has failed at each object. In memory only: it decides nothing, and begins anew."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: dict[Key, float] = {}
+
+    def judge(self, key: Key, error: Exception) -> Verdict:
+        """Map an error as `judge` does; a failure of the server that lasts is told like a refusal."""
+        verdict = judge(error)
+        if verdict.mark is not None or not isinstance(error, ApiError | Unreachable) or isinstance(error, Conflict):
+            return verdict
+        now = self._clock()
+        if now - self._since.setdefault(key, now) < LASTING_SECONDS:
+            return verdict
+        message = f"the API server has failed at this object for more than a minute: {error}"
+        return replace(verdict, mark="Reconciling", reason=Reason.REFUSED, message=message)
+
+    def end(self, key: Key) -> None:
+        """Take a pass that ended well, or the end of the object."""
+        self._since.pop(key, None)
 
 
 def told(obj: Json, verdict: Verdict, now: datetime) -> Json:

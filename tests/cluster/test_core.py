@@ -294,13 +294,17 @@ async def test_a_bug_in_one_pass_is_told_backs_off_and_holds_up_nobody(start, ob
     await made(objects, "poisoned")
 
 
-async def test_what_the_api_server_refuses_is_told_in_its_words(start, objects):
+@pytest.mark.parametrize(
+    ("port", "words"),
+    [(99_999, "must be between 1 and 65535"), ("eighty", "expected numeric (int or float), got string")],
+)
+async def test_what_the_api_server_refuses_is_told_in_its_words(start, objects, port, words):
     running = await start()
-    running.tiny.port = 99_999
+    running.tiny.port = port
     objects.create("alpha")
     await until_async(lambda: reason(objects.get(FINETUNEJOB, "alpha")) == "Refused", "the refusal is told")
     conditions = objects.get(FINETUNEJOB, "alpha")["status"]["conditions"]
-    assert "must be between 1 and 65535" in status.find_condition(conditions, "Reconciling")["message"]
+    assert words in status.find_condition(conditions, "Reconciling")["message"]
     running.tiny.port = 80
     await made(objects, "alpha")
 

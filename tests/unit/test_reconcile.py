@@ -7,9 +7,10 @@ import pytest
 from factories import make_finetunejob, make_modeldeployment
 from luthier import status
 from luthier.errors import ApiError, Conflict, InvalidSpec, NameConflict, NotFound, NotLeader, Throttled, Unreachable
+from luthier.events import EventLog
 from luthier.own import OwnCache, key_of
 from luthier.plan import Plan, Ref, Traffic
-from luthier.reconcile import Reconciler, Verdict, has_ended, judge, told
+from luthier.reconcile import LASTING_SECONDS, Outages, Reconciler, Verdict, has_ended, judge, told
 from luthier.workqueue import Done, Retry
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -27,6 +28,13 @@ T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         (ApiError(422, "invalid port"), Retry(), "Reconciling", "Refused"),
         (NotFound(404, "gone"), Retry(), "Reconciling", "Refused"),
         (ApiError(500, "etcd"), Retry(), None, ""),
+        (
+            ApiError(500, "failed to create typed patch object (x): duplicate entries"),
+            Retry(),
+            "Reconciling",
+            "Refused",
+        ),
+        (ApiError(500, "failed calling webhook", reason="InternalError"), Retry(), None, ""),
         (Unreachable("reset"), Retry(), None, ""),
         (NotLeader("no"), Retry(), None, ""),
         (KeyError("spec"), Retry(), "Reconciling", "InternalError"),
@@ -41,6 +49,23 @@ def test_what_follows_from_an_error(error, outcome, mark, reason):
 def test_the_message_names_the_field_or_the_servers_words():
     assert judge(InvalidSpec("spec.output", "no such claim")).message == "spec.output: no such claim"
     assert "exceeded quota" in judge(ApiError(403, "exceeded quota", reason="Forbidden")).message
+
+
+@pytest.mark.parametrize("error", [ApiError(500, "webhook", reason="InternalError"), Unreachable("TimeoutError")])
+def test_a_server_that_fails_for_a_minute_at_one_object_is_told_there_and_nowhere_else(error):
+    now = [100.0]
+    outages = Outages(lambda: now[0])
+    key, other = (key_of(make_finetunejob(name)) for name in ("tickets", "other"))
+    assert outages.judge(key, error).mark is None
+    now[0] += LASTING_SECONDS - 1
+    assert outages.judge(key, error).mark is None
+    now[0] += 1
+    verdict = outages.judge(key, error)
+    assert (verdict.outcome, verdict.mark, verdict.reason) == (Retry(), "Reconciling", "Refused")
+    assert str(error) in verdict.message
+    assert outages.judge(other, error).mark is None
+    outages.end(key)
+    assert outages.judge(key, error).mark is None
 
 
 STALL = Verdict(outcome=Done(), mark="Stalled", reason="InvalidSpec", message="spec: wrong")
@@ -135,3 +160,42 @@ async def test_an_object_whose_deletion_the_watch_did_not_tell_is_forgotten():
     key = key_of(obj)
     assert await reconciler._failed(key, obj, NotFound(404, "gone")) == Done()
     assert own.get(key) is None
+
+
+class Taking:
+    """An API server that takes a status and events."""
+
+    def __init__(self):
+        self.posted = []
+
+    async def replace(self, manifest, *, subresource=""):
+        metadata = manifest["metadata"]
+        return {**manifest, "metadata": {**metadata, "resourceVersion": str(int(metadata["resourceVersion"]) + 1)}}
+
+    async def apply(self, manifest):
+        self.posted.append((manifest["reason"], manifest["message"]))
+
+
+async def test_what_has_lasted_for_a_minute_is_told_once_in_status_and_event():
+    obj, now, server = make_finetunejob(), [0.0], Taking()
+    own = OwnCache(enqueue=lambda key: None)
+    own.saw("ADDED", obj)
+    reconciler = Reconciler(
+        {},
+        ports=None,
+        own=own,
+        kube=server,
+        children=None,
+        router=None,
+        events=EventLog("me"),
+        metrics=None,
+        monotonic=lambda: now[0],
+    )
+    for now[0] in (0.0, 30.0, 61.0, 90.0):
+        newest = own.get(key_of(obj))
+        assert await reconciler._failed(key_of(obj), newest, ApiError(500, "failed calling webhook")) == Retry()
+        told_yet = bool(own.get(key_of(obj)).get("status"))
+        assert told_yet == (now[0] > 60)
+    [(reason, message)] = server.posted
+    assert reason == "Refused"
+    assert "failed calling webhook" in message

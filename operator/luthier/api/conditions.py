@@ -67,7 +67,11 @@ class Reason(Documented):
     ARTIFACT_MISSING = "ArtifactMissing", "Training exited with 0 and left no valid artifact; nothing is promoted."
     # Wrong specs: Stalled.
     INVALID_SPEC = "InvalidSpec", "The object cannot work as written; the message names the field and the way out."
-    REFUSED = "Refused", "The API server refuses a write: quota, policy or rights; the message says which. Tried again."
+    REFUSED = (
+        "Refused",
+        "The API server refuses a write, or fails at it for a minute: quota, policy, rights, a webhook; the message "
+        "says which. Tried again.",
+    )
     NAME_CONFLICT = "NameConflict", "An object of another owner has the name that a child needs; it is not touched."
     USER_ERROR = "UserError", "The run refused its input; the message names file, line or field."
     # Evaluation.
