@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from factories import make_modeldeployment
+from luthier.deployment.revision import COPY_ANNOTATION, MAX_COPY_BYTES, copy_record, parse_copy
 from luthier.errors import Conflict
 from luthier.status import format_time
 from servingworld import OTHER_DIGEST, Behaviour, Killed, World, passed_evaluation
@@ -718,6 +720,43 @@ def test_a_rollback_whose_status_write_was_lost_is_finished():
     assert world.weights() == {"r1": 100}
 
 
+def halted_rollback(at: str) -> World:
+    """Return a world whose operator died in mid-rollback, whose route was deleted, and whose Prometheus is down."""
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    world.behaviour["r2"] = Behaviour(errors=0.6)
+    world.fail_at = at
+    with pytest.raises(Killed):
+        world.run(200)
+    assert world.status["rollout"]["weight"] == 25
+    world.fail_at = None
+    world.children = {key: child for key, child in world.children.items() if key[0] != "HTTPRoute"}
+    world.prometheus_error = "down"
+    return world
+
+
+def test_a_rollback_is_finished_by_what_the_deployment_says_when_the_route_is_gone_too():
+    world = halted_rollback("status after traffic")
+    world.settle()
+    assert (entry(world)["outcome"], entry(world)["reason"]) == ("RolledBack", "AnalysisFailed")
+    assert world.condition("Stalled") == "True/RolledBack"
+    assert world.weights() == {"r1": 100}
+
+
+def test_a_weight_that_the_route_has_lost_does_not_come_back_without_numbers():
+    world = halted_rollback("a changed child")
+    seen = []
+    world.run(60, until=lambda: seen.append(world.weights()))
+    assert {json.dumps(weights) for weights in seen} == {'{"r1": 100}'}
+    assert world.condition("Reconciling") == "True/MetricsUnavailable"
+    assert "comes back when Prometheus has samples" in world.message("Reconciling")
+    world.prometheus_error = None
+    assert world.run(30, until=lambda: world.condition("Stalled") is not None)
+    assert entry(world)["reason"] == "AnalysisFailed"
+    assert all("r2" not in weights for weights in seen)
+
+
 def test_a_child_that_cannot_be_written_does_not_keep_traffic_on_a_candidate_that_has_to_go():
     world = serving(steps=[{"setWeight": 25}, {"pause": {}}], abortScaleDownDelaySeconds=0)
     world.successor()
@@ -899,3 +938,62 @@ def test_waiting_for_metrics_past_the_pods_deadline_is_no_hot_loop():
     world.run(60)
     assert world.condition("Ready") == "False/MetricsUnavailable"
     assert world.tick().requeue_after >= ANALYSIS["intervalSeconds"]
+
+
+def forget(world: World, *kinds: str) -> None:
+    """Delete children of the first revision."""
+    world.children = {
+        (kind, name): child for (kind, name), child in world.children.items() if kind not in kinds or "-r1-" not in name
+    }
+
+
+@pytest.mark.parametrize("beside", ["Deployment", "Service", None])
+def test_a_record_that_is_deleted_is_made_again_as_it_was_whichever_other_child_goes_with_it(beside):
+    world = serving()
+    before = world.child("ControllerRevision", "r1")
+    forget(world, "ControllerRevision", *([beside] if beside else []))
+    world.settle()
+    after = world.child("ControllerRevision", "r1")
+    assert (after["data"], after["revision"]) == (before["data"], before["revision"])
+    assert world.condition("Ready") == "True/Initial"
+    assert [e.reason for e in world.events].count("RevisionRestored") == 1
+
+
+@pytest.mark.parametrize(
+    ("kinds", "way_out", "serving_condition"),
+    [
+        (("ControllerRevision",), "change the spec", "True/Serving"),
+        (("ControllerRevision", "Deployment", "Service"), "restore it from a backup", "False/NoReadyPods"),
+    ],
+)
+def test_a_record_of_which_nobody_has_a_copy_is_told_once_with_a_way_out(kinds, way_out, serving_condition):
+    world = serving()
+    forget(world, *kinds)
+    if "Deployment" in kinds:
+        world.pods.clear()
+    for child in world.children.values():
+        child["metadata"].get("annotations", {}).pop(COPY_ANNOTATION, None)
+    world.settle()
+    assert world.condition("Stalled") == "True/RevisionLost"
+    assert world.condition("Serving") == serving_condition
+    assert way_out in world.message("Stalled")
+    assert [e.reason for e in world.events].count("RevisionLost") == 1
+
+
+def test_the_longest_schema_has_a_copy_and_what_is_longer_has_none():
+    world = World()
+    schema = json.dumps({"enum": ['"' * 8_000]})
+    world.spec(responseSchema=schema)
+    world.settle()
+    revision = parse_copy(world.child("Service", "r1"))
+    assert revision.template == world.child("ControllerRevision", "r1")["data"]["template"]
+    assert copy_record(replace(revision, template={"metadata": "x" * MAX_COPY_BYTES})) == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}"])
+def test_a_copy_that_somebody_has_damaged_is_none(text):
+    world = serving()
+    child = world.child("Deployment", "r1")
+    assert parse_copy(child).name.startswith("r1-")
+    child["metadata"]["annotations"][COPY_ANNOTATION] = text
+    assert parse_copy(child) is None

@@ -189,3 +189,10 @@ def test_the_default_plan_judges_each_weight():
     plan = plan_of(spec)
     assert [s.set_weight for s in plan if s.set_weight is not None] == [1, 5, 10, 25, 50]
     assert all(s.analysis is not None for s in plan[1::2])
+
+
+def test_while_nothing_is_seen_a_weight_that_is_lost_keeps_the_time_since_when_it_was_in_force():
+    blind = advance(PLAN, at(7, 100), facts(in_force=False, outcome="Error"))
+    assert blind.position.in_force_at == AGO, "what was sampled since then is yet to be judged"
+    assert blind.stay is not None, "it has not arrived"
+    assert advance(PLAN, at(7, 100), facts(in_force=False)).position.in_force_at is None

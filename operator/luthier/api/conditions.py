@@ -120,6 +120,15 @@ class Reason(Documented):
     )
     PLAN_DRIFT = "PlanDrift", "spec.rollout was changed in mid-rollout: steps and analysis count from the next one on."
     NO_READY_PODS = "NoReadyPods", "No pod of the revision that should serve is ready."
+    REVISION_RESTORED = (
+        "RevisionRestored",
+        "The record of a revision was deleted; it is made again from the copy on its Deployment or Service.",
+    )
+    REVISION_LOST = (
+        "RevisionLost",
+        "The record of what serves was deleted, and no copy is left: restore it from a backup, or make the "
+        "ModelDeployment again.",
+    )
     STATUS_REBUILT = "StatusRebuilt", "The status was lost and was rebuilt from the route and the revision records."
 
 

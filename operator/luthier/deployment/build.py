@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from luthier.api.base import GROUP
 from luthier.api.modeldeployment import ModelDeploymentSpec
-from luthier.deployment.revision import Model, Revision
+from luthier.deployment.revision import Model, Revision, copy_record
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, child_labels, child_metadata, child_name
 from luthier.plan import Json, Manifest
 from luthier.podspec import build_container, build_pod_spec, choose_resources, whole_cpus
@@ -105,8 +105,7 @@ def build_deployment(owner: Json, revision: Revision, *, replicas: int, outcome:
     """Return a revision's Deployment, from its record."""
     labels = {REVISION_LABEL: revision.name}
     metadata = child_metadata(owner, revision.name, role=ROLE, labels=labels)
-    if outcome:
-        metadata["annotations"] = {OUTCOME_ANNOTATION: outcome}
+    metadata["annotations"] = copy_record(revision) | ({OUTCOME_ANNOTATION: outcome} if outcome else {})
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -124,10 +123,12 @@ def build_deployment(owner: Json, revision: Revision, *, replicas: int, outcome:
 
 def build_service(owner: Json, revision: Revision) -> Manifest:
     """Return a revision's Service: a backend of the route."""
+    metadata = child_metadata(owner, revision.name, role=ROLE, labels={REVISION_LABEL: revision.name})
+    metadata["annotations"] = copy_record(revision)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": child_metadata(owner, revision.name, role=ROLE, labels={REVISION_LABEL: revision.name}),
+        "metadata": metadata,
         "spec": {
             "type": "ClusterIP",
             "selector": selector(owner, revision.name),

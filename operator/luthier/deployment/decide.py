@@ -23,13 +23,13 @@ from luthier.deployment.endings import Ending, find_ending, rejected_state, with
 from luthier.deployment.memory import Memory, load
 from luthier.deployment.metrics import gates_of, threshold
 from luthier.deployment.observe import Observed, pod_prefix
-from luthier.deployment.pods import explain
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
 from luthier.deployment.rollout import Facts, GiveUp, Move, Position, Stay, advance, plan_of
+from luthier.deployment.share import explain_share, find_lacking, find_share
 from luthier.jobs import is_deleting
 from luthier.plan import Event, Json, Plan
 from luthier.router import route_in_force
-from luthier.status import RECONCILING, find_condition
+from luthier.status import RECONCILING, STALLED, find_condition
 
 WAIT_SECONDS = 30
 LOOK_LAG_SECONDS = 0.3
@@ -85,8 +85,24 @@ def _settled(case: Case, stable: RevisionStatus) -> Decision:
     promoted = next((e for e in case.status.history if e.revision == stable.name and e.outcome == "Promoted"), None)
     reason = Reason.INITIAL if promoted and promoted.reason == Reason.INITIAL else Reason.PROMOTED
     state = State(kind="settled", reason=reason, message=f"{stable.name} serves all traffic")
+    if case.seen.revision(stable.name) is None:
+        return _lost(case, stable)
     serving = judge_serving(case, stable, otherwise=state)
     return _unchanged(case, state if serving.kind == "settled" else serving)
+
+
+def _lost(case: Case, stable: RevisionStatus) -> Decision:
+    """Tell that what serves cannot be made again; what is left of it goes on."""
+    if case.seen.deployment(stable.name) is not None:
+        way_out = "it serves as long as nobody deletes its Deployment; change the spec, so that another one takes over"
+    else:
+        way_out = "restore it from a backup, or delete this ModelDeployment and make it again"
+    message = f"the ControllerRevision of {stable.name} was deleted, and no child has a copy of it: {way_out}"
+    before = find_condition(case.obj.get("status", {}).get("conditions", []), STALLED)
+    is_new = before is None or before["reason"] != Reason.REVISION_LOST
+    event = Event(type="Warning", reason=str(Reason.REVISION_LOST), message=message)
+    decision = _unchanged(case, State(kind="stalled", reason=Reason.REVISION_LOST, message=message))
+    return replace(decision, events=(event,) if is_new else ())
 
 
 def _in_conflict(case: Case, rival: str) -> Decision:
@@ -240,7 +256,7 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
     return Facts(
         now=case.now,
         candidate=candidate.name,
-        capacity=_lacking(case, candidate),
+        capacity=find_lacking(case, candidate),
         in_force=in_force and (rollout.weight == 0 or bool(case.ready(candidate.name))),
         gateway=find_missing_gateway(case) if route is not None else None,
         suspended=case.spec.suspend,
@@ -259,25 +275,13 @@ def _since(reading: Reading | None) -> datetime | None:
     return datetime.fromtimestamp(since, UTC) if since is not None else None
 
 
-def _lacking(case: Case, candidate: RevisionStatus) -> str | None:
-    """Return why no more traffic may come: capacity before weight, on both sides."""
-    for revision in filter(None, (candidate, case.stable)):
-        ready = len(case.ready(revision.name))
-        if ready < case.spec.replicas:
-            why = explain(case.seen.pods_of(revision.name))
-            return f"{ready} of {case.spec.replicas} pods of {revision.name} ready{f' ({why})' if why else ''}"
-    return None
-
-
 def _moved(
     case: Case, candidate: RevisionStatus, rollout: RolloutStatus, move: Move, stay: Stay, reading: Reading | None
 ) -> Decision:
     position = move.position
-    weight = _weight(case, candidate, position)
+    weight = find_share(case, candidate, position, reading)
     if 0 < position.weight != weight:
-        reason = Reason.ROLLING_OUT if case.ready(candidate.name) else Reason.NO_READY_PODS
-        lacking = _lacking(case, candidate) or "no pod is ready"
-        stay = Stay(reason=reason, message=f"{position.weight} %: {lacking}; its traffic is on the stable")
+        stay = explain_share(case, candidate, position)
     has_moved = (position.step, position.weight) != (rollout.step, rollout.weight)
     next_rollout = rollout.model_copy(
         update={
@@ -300,17 +304,6 @@ def _moved(
         events=_events(case, candidate, stay, position, rollout, weight),
         due=_dues(case, position, stay, reading),
     )
-
-
-def _weight(case: Case, candidate: RevisionStatus, position: Position) -> int:
-    """Return the candidate's share that its pods can take, at most what its step wants."""
-    carried = case.weight_of(candidate.name)
-    if not case.ready(candidate.name):
-        # Its traffic goes back in this very pass, unless nobody is there to take it.
-        return carried if case.stable_lacks_pods() else 0
-    if carried < position.weight and _lacking(case, candidate) is not None and not case.stable_lacks_pods():
-        return carried  # What was taken away comes back onto all pods, not onto the first of them.
-    return position.weight
 
 
 def _shown_analysis(

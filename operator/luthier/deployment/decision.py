@@ -79,7 +79,7 @@ def make_plan(case: Case, decision: Decision) -> Plan:
         apply=tuple(_children(case, decision)),
         traffic=traffic,
         delete=tuple(_outdated(case, status)),
-        events=(*case.events, *decision.events),
+        events=(*case.events, *_restored(case), *decision.events),
         status_first=_gains(case, decision),
         requeue_after=min(waits) if waits else None,
     )
@@ -128,8 +128,6 @@ def _gains(case: Case, decision: Decision) -> bool:
 
 
 def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
-    if decision.record is not None:
-        yield build_record(case.obj, decision.record)
     status = decision.status
     known = [*case.seen.revisions]
     if decision.record is not None and decision.record.name not in {r.name for r in known}:
@@ -138,12 +136,21 @@ def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
     for revision in known:
         if child_name(case.obj, revision.name) in pruned:
             continue
+        if not revision.obj:
+            yield build_record(case.obj, revision)
         replicas = _replicas(case, status, revision.name)
         if replicas is None:
             continue
         outcome = _outcome(case, status, revision.name)
         yield build_deployment(case.obj, revision, replicas=replicas, outcome=outcome)
         yield build_service(case.obj, revision)
+
+
+def _restored(case: Case) -> Iterable[Event]:
+    for revision in case.seen.revisions:
+        if not revision.obj:
+            message = f"the ControllerRevision of {revision.name} was deleted: it is made again from its copy"
+            yield Event(type="Warning", reason=str(Reason.REVISION_RESTORED), message=message)
 
 
 def _replicas(case: Case, status: ModelDeploymentStatus, name: str) -> int | None:

@@ -15,7 +15,7 @@ from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import HistoryEntry, MetricStatus, RevisionStatus, RolloutStatus
 from luthier.deployment.analysis import Reading
 from luthier.deployment.build import WITHDRAWN_ANNOTATION
-from luthier.deployment.case import Case
+from luthier.deployment.case import Case, outcome_of
 from luthier.deployment.decision import MAX_HISTORY, Decision, State
 from luthier.deployment.observe import trouble_of
 from luthier.deployment.revision import number_of
@@ -43,6 +43,7 @@ def find_ending(case: Case, reading: Reading | None) -> Ending | None:
     """Return why the rollout ends now; the first cause that holds."""
     return (
         _already_withdrawn(case)
+        or _recorded(case)
         or _aborted(case)
         or _in_trouble(case)
         or _spec_changed(case)
@@ -67,6 +68,16 @@ def _already_withdrawn(case: Case) -> Ending | None:
         breach_at=parse_time(breach_at) if breach_at else None,
         written_at=parse_time(written_at) if written_at else None,
     )
+
+
+def _recorded(case: Case) -> Ending | None:
+    """Finish it by what the candidate's Deployment says: the route may have been deleted, with its note."""
+    candidate = case.candidate
+    said = outcome_of(case.seen.deployment(candidate.name)) if candidate else None
+    outcome, _, reason = (said or "").partition("/")
+    if outcome not in _WORDS or reason not in list(Reason):
+        return None
+    return Ending(outcome=cast(Outcome, outcome), reason=Reason(reason), message="as its Deployment has recorded")
 
 
 def _aborted(case: Case) -> Ending | None:

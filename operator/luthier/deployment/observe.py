@@ -16,7 +16,7 @@ from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, I
 from luthier.deployment.memory import Memory, begin, load
 from luthier.deployment.metrics import Gate, gates_of
 from luthier.deployment.pods import Trouble, find_trouble, ready_ids
-from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_record
+from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_copy, parse_record
 from luthier.deployment.rollout import as_begun
 from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name, controller_uid
@@ -44,7 +44,7 @@ class Observed:
     evaluation: Json | None = None
     missing_claims: tuple[str, ...] = ()
     revisions: tuple[Revision, ...] = ()
-    """Records, oldest first."""
+    """Records, oldest first; without `obj` where only a copy is left."""
     deployments: tuple[Json, ...] = ()
     services: tuple[Json, ...] = ()
     pods: tuple[Json, ...] = ()
@@ -78,7 +78,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     meta = obj["metadata"]
     namespace, uid = meta["namespace"], meta["uid"]
     job, evaluation = (ports.own.get(key) for key in reference_keys(obj))
-    records = [parse_record(o) for o in ports.children.owned(uid, CONTROLLERREVISION)]
+    deployments, services = (tuple(ports.children.owned(uid, kind)) for kind in (DEPLOYMENT, SERVICE))
     seen = Observed(
         now=ports.now,
         settings=ports.settings,
@@ -87,9 +87,9 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         missing_claims=await _missing_claims(
             namespace, spec, status, resolve_model(spec, job=job, evaluation=evaluation), ports
         ),
-        revisions=tuple(sorted((r for r in records if r is not None), key=lambda r: r.number)),
-        deployments=tuple(ports.children.owned(uid, DEPLOYMENT)),
-        services=tuple(ports.children.owned(uid, SERVICE)),
+        revisions=_revisions(ports.children.owned(uid, CONTROLLERREVISION), (*deployments, *services)),
+        deployments=deployments,
+        services=services,
         pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
         route=await _route(obj, ports),
         rival=find_rival(obj, ports.own.all_objects()),
@@ -97,6 +97,13 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     if _is_urgent(obj, spec, status, seen):
         return seen
     return replace(seen, measured=await _measure(obj, as_begun(spec, status.rollout), status, ports))
+
+
+def _revisions(records: Iterable[Json], others: Iterable[Json]) -> tuple[Revision, ...]:
+    """Read the records; where somebody has deleted one, the copy that another child of its revision has."""
+    there = {revision_of(record): parse_record(record) for record in records}
+    copies = {copy.name: copy for child in others if (copy := parse_copy(child)) is not None}
+    return tuple(sorted((r for r in (copies | there).values() if r is not None), key=lambda r: r.number))
 
 
 async def _route(obj: Json, ports: Ports) -> Json | None:

@@ -7,15 +7,21 @@ nothing, and deleting the FineTuneJob or the Evaluation takes nothing down.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from luthier.api.base import GROUP
 from luthier.api.modeldeployment import ModelDeploymentSpec, RevisionStatus
 from luthier.naming import REVISION_LABEL, child_metadata, digest_json
 from luthier.plan import Json, Manifest
 
 ROLE = "revision"
+COPY_ANNOTATION = f"{GROUP}/record"
+"""On a revision's Deployment and Service: the record's data, so that a record that somebody deletes is made again."""
+MAX_COPY_BYTES = 131_072
+"""Half of what the API server takes as all annotations of an object; a longer record has no copy."""
 _HASH_LENGTH = 8
 
 
@@ -122,41 +128,66 @@ def next_number(revisions: Iterable[Revision], names: Iterable[str]) -> int:
 
 def build_record(owner: Json, revision: Revision) -> Manifest:
     """Return the ControllerRevision; it is made once and never changed."""
-    model, evidence = revision.model, revision.evidence
     metadata = child_metadata(owner, revision.name, role=ROLE, labels={REVISION_LABEL: revision.name})
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": metadata,
         "revision": revision.number,
-        "data": {
-            "name": revision.name,
-            "number": revision.number,
-            "hash": revision.hash,
-            "intent": revision.intent,
-            "model": {
-                "artifactUri": model.artifact_uri,
-                "modelDigest": model.model_digest,
-                "baseUri": model.base_uri,
-                "baseDigest": model.base_digest,
-            },
-            "evaluation": {
-                "name": evidence.name,
-                "uid": evidence.uid,
-                "verdict": evidence.verdict,
-                "summary": evidence.summary,
-                "reportUri": evidence.report_uri,
-                "resultsDigest": evidence.results_digest,
-                "completedAt": evidence.completed_at,
-            },
-            "template": revision.template,
+        "data": _data(revision),
+    }
+
+
+def copy_record(revision: Revision) -> dict[str, str]:
+    """Return the annotation by which a record can be made again; none when the record is too long for one."""
+    text = json.dumps(_data(revision), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return {COPY_ANNOTATION: text} if len(text.encode()) <= MAX_COPY_BYTES else {}
+
+
+def _data(revision: Revision) -> Json:
+    model, evidence = revision.model, revision.evidence
+    return {
+        "name": revision.name,
+        "number": revision.number,
+        "hash": revision.hash,
+        "intent": revision.intent,
+        "model": {
+            "artifactUri": model.artifact_uri,
+            "modelDigest": model.model_digest,
+            "baseUri": model.base_uri,
+            "baseDigest": model.base_digest,
         },
+        "evaluation": {
+            "name": evidence.name,
+            "uid": evidence.uid,
+            "verdict": evidence.verdict,
+            "summary": evidence.summary,
+            "reportUri": evidence.report_uri,
+            "resultsDigest": evidence.results_digest,
+            "completedAt": evidence.completed_at,
+        },
+        "template": revision.template,
     }
 
 
 def parse_record(obj: Json) -> Revision | None:
     """Return the revision of a ControllerRevision; None when it is not one that this version wrote."""
-    data = obj.get("data", {})
+    return _parse(obj.get("data", {}), obj)
+
+
+def parse_copy(child: Json) -> Revision | None:
+    """Return the revision of which a Deployment or Service has a copy, without a record; None when it has none."""
+    metadata = child["metadata"]
+    try:
+        data = json.loads(metadata.get("annotations", {}).get(COPY_ANNOTATION, ""))
+    except ValueError:
+        return None
+    revision = _parse(data, {})
+    mine = metadata.get("labels", {}).get(REVISION_LABEL)
+    return revision if revision is not None and revision.name == mine else None
+
+
+def _parse(data: Json, obj: Json) -> Revision | None:
     try:
         model, evidence = data["model"], data["evaluation"]
         return Revision(

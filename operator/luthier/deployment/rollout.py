@@ -133,7 +133,8 @@ def describe(plan: Sequence[Step], position: Position) -> str:
 
 def _confirm(position: Position, facts: Facts) -> Position:
     if not facts.in_force:
-        return replace(position, in_force_at=None)
+        # Blind: what was sampled while it was in force is yet to be judged, and belongs to that time.
+        return position if facts.outcome == "Error" else replace(position, in_force_at=None)
     return position if position.in_force_at else replace(position, in_force_at=facts.now)
 
 
@@ -172,7 +173,7 @@ def _judge(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | Giv
 
 
 def _unconfirmed(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
-    if position.in_force_at is not None:
+    if position.in_force_at is not None and facts.in_force:
         return None
     if facts.gateway is not None:
         return Stay(reason=Reason.WAITING_FOR_GATEWAY, message=f"{describe(plan, position)}: {facts.gateway}")
