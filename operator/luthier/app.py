@@ -36,6 +36,7 @@ from luthier.podhttp import PodHttp
 from luthier.ports import Controller, Ports
 from luthier.prometheus import PrometheusClient
 from luthier.reconcile import Reconciler
+from luthier.resources import OWN, Resource
 from luthier.router import HttpRouteRouter
 from luthier.settings import Settings
 from luthier.store import Store
@@ -68,7 +69,9 @@ class App:
         served = settings.watch_namespaces
         self.own = OwnCache(enqueue=self.queue.add, namespaces=served)
         self.store = Store(self.kube, metrics=self.metrics, enqueue=self.queue.add, namespaces=served)
-        self.watch = Watch(self.own.saw, metrics=self.metrics, namespaces=served)
+        self._behind: asyncio.Queue[str] = asyncio.Queue()
+        """Plurals that kopf has listed anew: what went before that list is known by a list of ours after it."""
+        self.watch = Watch(self.own.saw, metrics=self.metrics, caught_up=self._behind.put_nowait, namespaces=served)
         self.pods = PodHttp()
         self._http = http
         self._reconciler = self._make_reconciler(controllers)
@@ -113,7 +116,16 @@ class App:
         await self._load()  # the types exist from here on; kopf looks for them only once
         async with asyncio.TaskGroup() as group:
             group.create_task(self.watch.run())
+            group.create_task(self._catch_up())
             group.create_task(self._resync())
+
+    async def _catch_up(self) -> None:
+        """List again what kopf has begun to follow: at its start, when it was started again, after a gap."""
+        while True:
+            plurals = {await self._behind.get()}
+            while not self._behind.empty():  # one for each namespace
+                plurals.add(self._behind.get_nowait())
+            await self._load(tuple(resource for resource in OWN if resource.plural in plurals))
 
     async def _resync(self) -> None:
         every = self._settings.resync_seconds
@@ -123,11 +135,11 @@ class App:
             for key in self.own.all_keys():
                 self.queue.add(key, after=random.uniform(0, every / 10))  # no herd on Prometheus
 
-    async def _load(self) -> None:
+    async def _load(self, resources: tuple[Resource, ...] = OWN) -> None:
         delay = 1.0
         while True:
             try:
-                await self.own.load(self.kube)
+                await self.own.load(self.kube, resources)
                 return
             except LuthierError as error:
                 log.warning("our objects cannot be listed; are the CRDs installed? %s", error)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from luthier.cache import Cache
 from luthier.kube import Kube
 from luthier.plan import Json, Key
-from luthier.resources import OWN
+from luthier.resources import OWN, Resource
 
 
 def key_of(obj: Json) -> Key:
@@ -66,9 +66,9 @@ class OwnCache:
         """Return all objects."""
         return [obj for cache in self._caches.values() for obj in cache]
 
-    async def load(self, kube: Kube) -> None:
-        """List everything and replace what was known."""
-        for resource in OWN:
+    async def load(self, kube: Kube, resources: Iterable[Resource] = OWN) -> None:
+        """List everything of these types and replace what was known; the first time, of all types."""
+        for resource in resources:
             for (kind, scope), cache in self._caches.items():
                 if kind == resource.kind:
                     page = await kube.list(resource, scope)

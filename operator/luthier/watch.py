@@ -49,10 +49,13 @@ class Watch:
         deliver: Deliver,
         *,
         metrics: Metrics,
+        caught_up: Callable[[str], None] = lambda _: None,
         namespaces: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deliver = deliver
+        self._caught_up = caught_up
+        """Told the plural whose list kopf now follows: what was deleted before that list, kopf tells nobody."""
         self._metrics = metrics
         self._namespaces = tuple(namespaces)
         self._clock = clock
@@ -82,7 +85,13 @@ class Watch:
         for resource in OWN:
             for scope in self._namespaces or (None,):
                 self._answered.setdefault((resource.plural, scope), self._clock())
-        return Life(self._deliver, namespaces=self._namespaces, answered=self._answered, clock=self._clock)
+        return Life(
+            self._deliver,
+            caught_up=self._caught_up,
+            namespaces=self._namespaces,
+            answered=self._answered,
+            clock=self._clock,
+        )
 
     def ages(self) -> dict[str, float]:
         """Return, by plural, how long ago the server answered the quietest watch; nothing before the first start."""
@@ -101,7 +110,13 @@ class Life:
     """One start of kopf, from the thread's first step to its last."""
 
     def __init__(
-        self, deliver: Deliver, *, namespaces: tuple[str, ...], answered: Answered, clock: Callable[[], float]
+        self,
+        deliver: Deliver,
+        *,
+        caught_up: Callable[[str], None],
+        namespaces: tuple[str, ...],
+        answered: Answered,
+        clock: Callable[[], float],
     ) -> None:
         self._home = asyncio.get_running_loop()
         self._deliver = deliver
@@ -110,6 +125,9 @@ class Life:
         self.ended: asyncio.Future[str] = self._home.create_future()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._caught_up = caught_up
+        self._listed: set[tuple[str, str | None]] = set()
+        """What was listed, and is not followed by a watch yet."""
         self._answered = answered
         self._clock = clock
         self._born = clock()
@@ -201,8 +219,19 @@ class Life:
             return
         parts = params.url.path.strip("/").split("/")
         scope = parts[parts.index("namespaces") + 1] if "namespaces" in parts else None
-        if (parts[-1], scope) in self._answered:
-            self._answered[parts[-1], scope] = self._clock()
+        which = (parts[-1], scope)
+        if which not in self._answered:
+            return
+        self._answered[which] = self._clock()
+        if "watch" not in params.url.query:
+            self._listed.add(which)
+        elif which in self._listed:
+            self._listed.remove(which)
+            self._at_home(self._note_caught_up, which[0])
+
+    def _note_caught_up(self, plural: str) -> None:
+        if self._is_live:
+            self._caught_up(plural)
 
     def _at_home(self, function: Callable[..., None], *args: Any) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from typing import Any
 
 import aiohttp
@@ -15,9 +16,11 @@ from luthier import kube, status
 from luthier.app import App
 from luthier.errors import InvalidSpec
 from luthier.naming import child_metadata, child_name
+from luthier.own import key_of
 from luthier.plan import Event, Plan
 from luthier.resources import CONTROLLERREVISION, EVALUATION, FINETUNEJOB, MODELDEPLOYMENT, SERVICE
 from luthier.settings import Settings
+from luthier.watch import Life
 from waiting import until_async
 
 pytestmark = pytest.mark.cluster
@@ -360,6 +363,24 @@ async def test_kopf_that_dies_is_started_again_and_events_flow(start, objects):
     await made(objects, "beta")
     starts = running.app.metrics.registry.get_sample_value("luthier_kopf_starts_total")
     assert starts == 2
+
+
+async def test_an_object_deleted_before_kopf_has_listed_it_is_forgotten(start, objects, monkeypatch):
+    login, may_begin = Life._login, threading.Event()
+
+    async def late(life):
+        while not may_begin.is_set():
+            await asyncio.sleep(0.05)
+        return await login(life)
+
+    monkeypatch.setattr(Life, "_login", late)
+    key = key_of(objects.create("alpha"))
+    running = await start()
+    await made(objects, "alpha")
+    objects.delete(FINETUNEJOB, "alpha")
+    assert running.app.own.get(key) is not None, "nobody has told"
+    may_begin.set()
+    await until_async(lambda: running.app.own.get(key) is None, "it is forgotten", seconds=20)
 
 
 async def test_deletions_in_a_gap_of_the_watch_are_acted_on(start, objects, monkeypatch):

@@ -1,5 +1,6 @@
 """How long the server has been silent, over all starts of kopf; no kopf is started here."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -60,3 +61,15 @@ async def test_an_answer_makes_its_watch_young_and_the_quietest_namespace_counts
     assert watch.ages()["evaluations"] == 100
     await answer(life, "http://api/apis/luthier.dev/v1alpha1/namespaces/other/evaluations?watch=true")
     assert watch.ages() == {"finetunejobs": 100, "evaluations": 0, "modeldeployments": 100}
+
+
+async def test_each_list_that_a_watch_follows_is_told_once_in_every_life(clock):
+    told = []
+    watch = Watch(lambda *_: None, metrics=Metrics(), caught_up=told.append, namespaces=["team"], clock=clock)
+    url = "http://api/apis/luthier.dev/v1alpha1/namespaces/team/evaluations"
+    for _ in range(2):
+        life = watch.new_life()
+        for query in ("?watch=true", "", "?limit=500&continue=x", "?watch=true", "?watch=true", "", "?watch=true"):
+            await answer(life, url + query)
+    await asyncio.sleep(0)
+    assert told == ["evaluations"] * 4
