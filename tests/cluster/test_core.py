@@ -377,6 +377,7 @@ async def test_an_object_deleted_before_kopf_has_listed_it_is_forgotten(start, o
     key = key_of(objects.create("alpha"))
     running = await start()
     await made(objects, "alpha")
+    await running.settled()  # a write of a pass would find out too
     objects.delete(FINETUNEJOB, "alpha")
     assert running.app.own.get(key) is not None, "nobody has told"
     may_begin.set()
