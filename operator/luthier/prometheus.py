@@ -7,7 +7,6 @@ scraped. What they mean is for `luthier.deployment`. No retry here: the next loo
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +36,7 @@ def quote_any(values: tuple[str, ...]) -> str:
 
 
 def parse_samples(data: Mapping[str, Any]) -> list[Sample]:
-    """Return the samples of a reply's `data`, matrix or vector. NaN and infinity are no data and are dropped."""
+    """Return the samples of a reply's `data`, matrix or vector, NaN and infinity too: their reader must refuse them."""
     kind, result = data.get("resultType"), data.get("result")
     if kind not in ("matrix", "vector") or not isinstance(result, list):
         raise ValueError(f"expected a matrix or a vector, got {kind!r}")
@@ -45,9 +44,7 @@ def parse_samples(data: Mapping[str, Any]) -> list[Sample]:
     for series in result:
         labels = {str(k): str(v) for k, v in series["metric"].items()}
         for at, text in series["values"] if kind == "matrix" else [series["value"]]:
-            value = float(text)
-            if math.isfinite(value):
-                samples.append(Sample(labels=labels, value=value, at=float(at)))
+            samples.append(Sample(labels=labels, value=float(text), at=float(at)))
     return samples
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -110,6 +111,75 @@ def test_no_pass(sentence, measured, changes, code):
     assert reading.code.startswith(code)
 
 
+def altered(change, rows=None) -> Measured:
+    """Return healthy samples, each through `change`: another one, several, or none."""
+    found = (change(s) for s in rows or samples())
+    return Measured(samples=tuple(s for one in found for s in (one if isinstance(one, tuple) else (one,)) if s))
+
+
+def of_candidate(value: float, outcome: str | None):
+    """Return a change: this is what the candidate's series of an outcome, or of what has started, says."""
+
+    def change(sample: Sample) -> Sample:
+        is_meant = sample.labels["pod"] == "a-r2-x" and sample.labels.get("outcome") == outcome
+        return replace(sample, value=value) if is_meant else sample
+
+    return change
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+@pytest.mark.parametrize("outcome", [None, "refused"])
+def test_a_scrape_with_a_value_that_no_counter_has_is_none(value, outcome):
+    # Its errors no numbers, its requests plain ones: 200 requests without a single error.
+    reading = judge(altered(of_candidate(value, outcome), samples(candidate=(200, 80))))
+    assert (reading.outcome, reading.code) == ("Inconclusive", "CoverageLow")
+    assert "a-r2-x (samples that are no numbers of requests)" in reading.message
+    assert reading.metrics[0].candidate_started == 0
+
+
+def test_requests_without_their_errors_are_no_pass():
+    def without_errors(sample: Sample) -> Sample | None:
+        is_error = sample.labels["pod"] == "a-r2-x" and "outcome" in sample.labels
+        return None if is_error else sample
+
+    reading = judge(altered(without_errors, samples(candidate=(200, 80))))
+    assert (reading.outcome, reading.code) == ("Inconclusive", "CoverageLow")
+    assert "no sample of luthier_requests_total" in reading.message
+
+
+def test_samples_from_the_future_are_told():
+    reading = judge(altered(lambda s: replace(s, at=s.at + 600)))
+    assert (reading.outcome, reading.code) == ("Inconclusive", "CoverageLow")
+    assert "samples from the future" in reading.message
+
+
+def test_a_pod_that_is_scraped_twice_is_counted_once():
+    def twice(sample: Sample) -> tuple[Sample, Sample]:
+        # The other scraper's clock is 3 s ahead: read together, the counters would fall at each scrape.
+        one, other = ({**sample.labels, "prometheus": name} for name in ("a", "b"))
+        return replace(sample, labels=one), replace(sample, labels=other, at=sample.at + 3)
+
+    once, double = judge(Measured(samples=samples())), judge(altered(twice))
+    assert double.metrics == once.metrics
+    same_clock = altered(lambda s: (s, replace(s, labels={**s.labels, "job": "again"})))
+    assert judge(same_clock).metrics == once.metrics
+
+
+def test_counters_that_fall_in_mid_run_are_somebodys_old_samples():
+    cut = NOW.timestamp() - 20
+
+    def replayed(sample: Sample) -> Sample:
+        return replace(sample, value=sample.value // 4) if sample.at > cut else sample
+
+    since = {"uid-c": SINCE.timestamp() - 3600, "uid-s": SINCE.timestamp() - 3600}
+    reading = judge(altered(replayed), running_since=since)
+    assert (reading.outcome, reading.code) == ("Inconclusive", "CoverageLow")
+    assert "fewer requests than before, and no restart" in reading.message
+    assert reading.metrics[0].candidate_started < 200
+    restarted = judge(altered(replayed), running_since={"uid-c": cut, "uid-s": cut})
+    assert restarted.outcome == "Pass"
+
+
 def test_a_breach_is_a_fail_with_the_numbers_and_the_time():
     reading = judge(Measured(samples=samples(candidate=(200, 80), stable=(200, 2))))
     assert reading.outcome == "Fail"
@@ -182,7 +252,8 @@ def test_latency_under_another_load_may_fail_but_never_pass():
 def test_latency_is_not_waited_for_where_it_cannot_be_compared():
     gates_ = gating({"name": "ErrorRate"}, {"name": "Latency"})
     memory = begun(edge=30, edge_at=NOW.timestamp())
-    reading = judge(Measured(samples=samples(stable=(2000, 0))), gates_, memory, weight=10)
+    unhurried = {edge_label(EDGES[i]): (0, 0) for i in (30, 34, 32)}
+    reading = judge(Measured(samples=samples(stable=(2000, 0), extra=unhurried)), gates_, memory, weight=10)
     assert reading.outcome == "Pass"
     assert [m.outcome for m in reading.metrics] == ["Pass", "Inconclusive"]
 
@@ -263,6 +334,7 @@ def test_requests_that_nobody_has_timed_yet_do_not_make_the_stable_look_bursty()
 
 
 def test_the_p95_edge_needs_requests():
+    assert choose_p95_edge([Sample(labels={}, value=math.nan, at=0)]) is None
     few = [Sample(labels={}, value=19, at=0), Sample(labels={"edge": edge_label(EDGES[40])}, value=1, at=0)]
     assert choose_p95_edge(few) is None
     shares = {38: 20, 39: 10, 40: 6, 41: 4, 42: 0}

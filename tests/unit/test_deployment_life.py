@@ -317,7 +317,7 @@ def test_a_prometheus_that_scrapes_no_pod_promotes_nothing_by_pauses():
     world.successor()
     world.run(60)
     assert world.weights() == {"r1": 100}
-    assert "held; no sample within 3 scrapes of 2 ready pod(s)" in world.message("Ready")
+    assert "held; Prometheus lacks fresh numbers of 2 ready pod(s)" in world.message("Ready")
 
 
 def test_a_stable_that_fails_in_a_pause_keeps_the_rest_of_the_traffic():

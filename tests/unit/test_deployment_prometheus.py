@@ -15,10 +15,10 @@ from luthier.deployment.observe import render_query
 from luthier.prometheus import PrometheusClient, PrometheusError, parse_samples, quote, quote_any
 
 
-def test_nan_and_infinity_are_no_data():
-    values = [[1, "2"], [2, "NaN"], [3, "+Inf"], [4, "5"]]
+def test_nan_and_infinity_are_kept_for_their_reader_to_refuse():
+    values = [[1, "2"], [2, "NaN"], [3, "+Inf"], [4, "-Inf"]]
     data = {"resultType": "matrix", "result": [{"metric": {"pod": "a"}, "values": values}]}
-    assert [(s.at, s.value) for s in parse_samples(data)] == [(1, 2), (4, 5)]
+    assert [str(s.value) for s in parse_samples(data)] == ["2.0", "nan", "inf", "-inf"]
 
 
 def test_a_vector_is_one_sample_a_series():

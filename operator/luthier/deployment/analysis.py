@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -17,8 +17,10 @@ from luthier.api.modeldeployment import MetricStatus
 from luthier.deployment import gates
 from luthier.deployment.counters import (
     ArmCounts,
+    Counter,
+    PodSeries,
+    find_flaw,
     nearest_edge,
-    newest_by_pod,
     split_by_look,
     timelines,
 )
@@ -70,6 +72,8 @@ class Scene:
     stable_ready: tuple[tuple[str, str], ...]
     min_samples: int
     threshold: float
+    running_since: Mapping[str, float] = field(default_factory=dict)
+    """When a pod's container started, Unix seconds by the pod's UID; unknown of others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +99,15 @@ def read(memory: Memory | None, gating: Sequence[Gate], measured: Measured, scen
     found = timelines(measured.samples, arms=arms, edges=memory.edges(gating))  # type: ignore[arg-type]
     seconds = max(scene.interval_seconds, (now - memory.at) / MAX_LOOKS)
     looks = max(0, math.floor((now - memory.at) / seconds + 1e-6))
-    counts, pods = split_by_look(found, memory.pods, after=memory.at, seconds=seconds, looks=looks)
+    counts, pods = split_by_look(
+        found, memory.pods, after=memory.at, seconds=seconds, looks=looks, running_since=scene.running_since
+    )
+    flaws = _flaws(found, replace(memory, pods=pods), gating, scene)
     memory, failed_at = _replay(replace(memory, pods=pods), gating, counts, seconds=seconds, scene=scene)
     if measured.p95_edge is not None and memory.wants_edge(gating, now):
         memory = _with_edge(memory, measured.p95_edge, now)
-    missing = _missing(newest_by_pod(found), scene)
     metrics = tuple(_judge(gate, memory, scene, measured) for gate in gating)
-    outcome, code, message = _together(gating, metrics, memory, scene, missing)
+    outcome, code, message = _together(gating, metrics, memory, scene, flaws)
     return Reading(outcome=outcome, code=code, message=message, metrics=metrics, memory=memory, failed_at=failed_at)
 
 
@@ -188,6 +194,8 @@ def _with_edge(memory: Memory, edge: int, now: float) -> Memory:
 
 def choose_p95_edge(samples: Sequence[Sample]) -> int | None:
     """Return the edge nearest the p95 from `increase()` by edge and, without that label, of all requests."""
+    if not all(0 <= s.value < math.inf for s in samples):
+        return None
     started = sum(s.value for s in samples if "edge" not in s.labels)
     if started < MIN_REQUESTS_FOR_P95:
         return None
@@ -202,11 +210,28 @@ def _failed(gate: Gate, memory: Memory, scene: Scene) -> bool:
     return gates.has_failed(evidence, gate.against(evidence), threshold=scene.threshold)
 
 
-def _missing(newest: Mapping[str, float], scene: Scene) -> tuple[str, ...]:
-    """Return the ready pods without a fresh sample."""
-    oldest = scene.now.timestamp() - STALE_SCRAPES * scene.scrape_seconds
-    ready = (*scene.candidate_ready, *scene.stable_ready)
-    return tuple(name for uid, name in ready if newest.get(uid, newest.get(name, 0.0)) < oldest)
+def _flaws(found: Mapping[str, PodSeries], memory: Memory, gating: Sequence[Gate], scene: Scene) -> dict[str, str]:
+    """Return the ready pods whose numbers cannot be a Pass, and why; those without a fresh sample above all."""
+    now, slack = scene.now.timestamp(), STALE_SCRAPES * scene.scrape_seconds
+    needed = _needed(memory, gating)
+    flaws = {}
+    for uid, name in (*scene.candidate_ready, *scene.stable_ready):
+        key = uid if uid in found else name
+        since = scene.running_since.get(uid, math.inf)
+        known = memory.pods.get(key)
+        flaw = find_flaw(
+            found.get(key), needed, oldest=now - slack, latest=now + slack, known=known, running_since=since
+        )
+        if flaw is not None:
+            flaws[name] = flaw
+    return flaws
+
+
+def _needed(memory: Memory, gating: Sequence[Gate]) -> set[Counter]:
+    """Return the counters without which a gate sees less than there is. Without an edge, nobody has asked for them."""
+    edges = memory.edges(gating)
+    asked = {"slow": edges.slow_stable is not None, "over": edges.over is not None}
+    return {counter for gate in gating if asked.get(gate.bad, True) for counter in (gate.bad, gate.started)}
 
 
 def _judge(gate: Gate, memory: Memory, scene: Scene, measured: Measured) -> MetricStatus:
@@ -271,14 +296,13 @@ def is_required(gate: Gate, scene: Scene) -> bool:
 
 
 def _together(
-    gating: Sequence[Gate], metrics: Sequence[MetricStatus], memory: Memory, scene: Scene, missing: Sequence[str]
+    gating: Sequence[Gate], metrics: Sequence[MetricStatus], memory: Memory, scene: Scene, flaws: Mapping[str, str]
 ) -> tuple[Outcome, str, str]:
     failed = [m for m in metrics if m.outcome == "Fail"]
     if failed:
         return "Fail", "Fail", failed[0].message
-    if missing:  # before any weight too: who cannot be seen gets none
-        message = f"no sample within {STALE_SCRAPES} scrapes of {len(missing)} ready pod(s): {', '.join(missing[:3])}"
-        return "Inconclusive", "CoverageLow", message
+    if flaws:  # before any weight too: who cannot be seen gets none
+        return "Inconclusive", "CoverageLow", _describe_flaws(flaws)
     if memory.since is None:
         return "Inconclusive", "NotYet", "the weight is not in force yet"
     required = [m for gate, m in zip(gating, metrics, strict=True) if is_required(gate, scene)]
@@ -294,6 +318,11 @@ def _together(
         code = next((word for word in ("Suspected", "NotComparable") if word in said), "NotYet")
         return "Inconclusive", code, said
     return "Pass", "Pass", "; ".join(m.message for m in required)[:512]
+
+
+def _describe_flaws(flaws: Mapping[str, str]) -> str:
+    shown = [f"{name} ({flaw})" for name, flaw in list(flaws.items())[:3]]
+    return f"Prometheus lacks fresh numbers of {len(flaws)} ready pod(s): {', '.join(shown)}"
 
 
 def _unhealthy(gating: Sequence[Gate], memory: Memory) -> str | None:

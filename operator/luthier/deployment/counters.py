@@ -31,6 +31,9 @@ AGE_EXCEEDED = "luthier_request_age_exceeded_total"
 AGED = "luthier_requests_aged_total"
 BAD_OUTCOMES = frozenset({"server_error", "refused", "stream_broken", "overloaded"})
 
+CLOCK_SECONDS = 60.0
+"""So much may a node's clock and Prometheus' differ before a restart is no longer believed."""
+
 Timeline = dict[float, dict[Counter, float]]
 """One pod's counters by time of scrape."""
 
@@ -103,15 +106,29 @@ def pods_from_json(value: Json) -> Pods:
     return {pod: PodCounters.from_list(data) for pod, data in value.items()}
 
 
-def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edges) -> dict[str, tuple[Arm, Timeline]]:
+@dataclass(frozen=True, kw_only=True)
+class PodSeries:
+    """What was scraped of one pod."""
+
+    arm: Arm
+    timeline: Timeline
+    has_refused: bool = False
+    """Some scrape had what no counter can be: infinity, less than 0, no number."""
+
+
+def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edges) -> dict[str, PodSeries]:
     """Return each pod's counters by time of scrape.
+
+    A pod that is scraped twice, by two jobs or two servers, is counted once. A scrape with a value that is none is
+    left out whole: requests without their errors would look healthy.
 
     Args:
         samples: Raw samples of the serving counters.
         arms: The arm by prefix of the pod's name.
         edges: Which edge counts as `slow` and `over`.
     """
-    found: dict[str, tuple[Arm, Timeline]] = {}
+    sources: dict[str, dict[Source, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    known: dict[str, Arm] = {}
     for sample in samples:
         name = sample.labels.get("pod", "")
         arm = next((arm for prefix, arm in arms.items() if name.startswith(prefix)), None)
@@ -119,11 +136,40 @@ def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edge
             continue
         # Without the UID label, the name does: pods of a Deployment never reuse one.
         pod = sample.labels.get("pod_uid") or name
-        _, timeline = found.setdefault(pod, (arm, defaultdict(dict)))
+        known[pod] = arm
+        sources[pod][_source_of(sample.labels)].append(sample)
+    return {pod: _series(arm, _chosen(sources[pod]), edges) for pod, arm in known.items()}
+
+
+Source = tuple[tuple[str, str], ...]
+"""Labels that tell the scraper, not what was counted."""
+_COUNTED_BY = frozenset({"__name__", "outcome", "edge"})
+
+
+def _source_of(labels: Mapping[str, str]) -> Source:
+    return tuple(sorted((k, v) for k, v in labels.items() if k not in _COUNTED_BY))
+
+
+def _chosen(sources: Mapping[Source, list[Sample]]) -> list[Sample]:
+    """Return the samples of one source: of those that are about as full as the fullest, always the same one.
+
+    Two sources have two clocks: to go from one to the other and back would look like a restart each time.
+    """
+    most = max(len(samples) for samples in sources.values())
+    return next(samples for _, samples in sorted(sources.items()) if 2 * len(samples) >= most)
+
+
+def _series(arm: Arm, samples: Iterable[Sample], edges: Edges) -> PodSeries:
+    timeline: Timeline = defaultdict(dict)
+    refused = set()
+    for sample in samples:
         for counter in _counters_of(sample.labels, arm, edges):
             row = timeline[sample.at]
             row[counter] = row.get(counter, 0.0) + sample.value
-    return found
+            if not 0 <= sample.value < math.inf:
+                refused.add(sample.at)
+    kept = {at: row for at, row in timeline.items() if at not in refused}
+    return PodSeries(arm=arm, timeline=kept, has_refused=bool(refused))
 
 
 def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges) -> list[Counter]:
@@ -148,26 +194,45 @@ def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges) -> list[Coun
 
 
 def split_by_look(
-    found: Mapping[str, tuple[Arm, Timeline]], pods: Pods, *, after: float, seconds: float, looks: int
+    found: Mapping[str, PodSeries],
+    pods: Pods,
+    *,
+    after: float,
+    seconds: float,
+    looks: int,
+    running_since: Mapping[str, float] | None = None,
 ) -> tuple[list[ArmCounts], Pods]:
     """Return what happened in each look, and the pods' newest counted samples.
 
     Looks are `(after, after + seconds]` and so on. What was scraped before but is not counted yet falls into the first;
     without a look, it waits.
+
+    Args:
+        found: What was scraped, by pod.
+        pods: Each pod's newest counted sample so far.
+        after: Where the first look begins, Unix seconds.
+        seconds: How long a look is.
+        looks: How many there are.
+        running_since: When a pod's container started, where that is known: counters that fall in the middle of its
+            run are somebody's old samples. They wait until they say something new, or the container proves to be new.
     """
     if looks == 0:
         return [], pods
     counts = [{"candidate": dict.fromkeys(COUNTERS, 0), "stable": dict.fromkeys(COUNTERS, 0)} for _ in range(looks)]
     end = after + looks * seconds
     newest = dict(pods)
-    for pod, (arm, timeline) in found.items():
+    for pod, series in found.items():
+        arm, timeline = series.arm, series.timeline
         known = pods.get(pod) or _baseline(arm, timeline, before=after)
+        since = (running_since or {}).get(pod, math.inf)
         for at in sorted(t for t in timeline if known.at < t <= end):
             row = timeline[at]
             index = max(0, min(looks - 1, math.ceil((at - after) / seconds) - 1))
             arm_counts = counts[index][arm]
             # One process counts them all: when one has fallen, all have begun again, those that have caught up too.
-            is_reset = any(value < known.values.get(counter, value) for counter, value in row.items())
+            is_reset = _has_fallen(row, known)
+            if is_reset and _is_midway(known, since):
+                continue
             for counter, value in row.items():
                 last = 0.0 if is_reset else known.values.get(counter)
                 if last is None:
@@ -177,6 +242,15 @@ def split_by_look(
         if known.at > -math.inf:
             newest[pod] = known
     return [ArmCounts(candidate=c["candidate"], stable=c["stable"]) for c in counts], newest
+
+
+def _has_fallen(row: Mapping[Counter, float], known: PodCounters) -> bool:
+    return any(value < known.values.get(counter, value) for counter, value in row.items())
+
+
+def _is_midway(known: PodCounters, running_since: float) -> bool:
+    """Say whether the container that was counted last still runs."""
+    return running_since < known.at - CLOCK_SECONDS
 
 
 def _baseline(arm: Arm, timeline: Timeline, *, before: float) -> PodCounters:
@@ -194,6 +268,48 @@ def _value_before(timeline: Timeline, counter: Counter, at: float, *, default: f
     return timeline[max(earlier)][counter] if earlier else default
 
 
-def newest_by_pod(found: Mapping[str, tuple[Arm, Timeline]]) -> dict[str, float]:
-    """Return when each pod was last scraped."""
-    return {pod: max(timeline) for pod, (_, timeline) in found.items() if timeline}
+def find_flaw(
+    series: PodSeries | None,
+    needed: Iterable[Counter],
+    *,
+    oldest: float,
+    latest: float,
+    known: PodCounters | None,
+    running_since: float,
+) -> str | None:
+    """Return why a pod's numbers are no ground for a Pass, or None.
+
+    Args:
+        series: What was scraped of it.
+        needed: What is to be judged.
+        oldest: Before this, a scrape is stale.
+        latest: After this, somebody's clock is wrong.
+        known: The pod's newest counted sample.
+        running_since: When its container started; infinity: unknown.
+    """
+    if series is None or not (series.timeline or series.has_refused):
+        return "no sample"
+    in_time = [at for at in series.timeline if at <= latest]
+    if not in_time:
+        return "samples that are no numbers of requests" if series.has_refused else "samples from the future"
+    at = max(in_time)
+    if at < oldest:
+        return "samples that are no numbers of requests" if series.has_refused else "no fresh sample"
+    row = series.timeline[at]
+    if lacking := sorted(set(needed) - row.keys()):
+        return f"no sample of {_METRIC[lacking[0]]}"
+    if known is not None and at > known.at and _has_fallen(row, known) and _is_midway(known, running_since):
+        return "fewer requests than before, and no restart"
+    return None
+
+
+_METRIC: dict[Counter, str] = {
+    "started": STARTED,
+    "bad": FINISHED,
+    "checked": CHECKED,
+    "invalid": INVALID,
+    "slow": AGE_EXCEEDED,
+    "over": AGE_EXCEEDED,
+    "slow_of": AGED,
+    "over_of": AGED,
+}

@@ -23,6 +23,7 @@ from luthier.deployment.endings import Ending, find_ending, rejected_state, with
 from luthier.deployment.memory import Memory, load
 from luthier.deployment.metrics import gates_of, threshold
 from luthier.deployment.observe import Observed, pod_prefix
+from luthier.deployment.pods import running_since
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
 from luthier.deployment.rollout import Facts, GiveUp, Move, Position, Stay, advance, plan_of
 from luthier.deployment.share import explain_share, find_lacking, find_share
@@ -211,6 +212,7 @@ def look(case: Case) -> Reading | None:
         stable_ready=case.ready(stable.name),
         min_samples=own_samples or options.min_samples,
         threshold=threshold(options, len(gating)),
+        running_since=running_since(case.seen.pods),
     )
     return analysis.read(_memory(rollout), gating, measured, scene)
 

@@ -39,6 +39,17 @@ def ready_ids(pods: Sequence[Json]) -> tuple[tuple[str, str], ...]:
     return tuple((p["metadata"]["uid"], p["metadata"]["name"]) for p in pods if is_ready(p))
 
 
+def running_since(pods: Sequence[Json]) -> dict[str, float]:
+    """Return when the servers of pods started, Unix seconds by the pod's UID, where the kubelet has said so."""
+    found = {}
+    for pod in pods:
+        statuses = pod.get("status", {}).get("containerStatuses", [])
+        running: Json = next((c.get("state", {}).get("running") or {} for c in statuses if c["name"] == CONTAINER), {})
+        if started_at := running.get("startedAt"):
+            found[pod["metadata"]["uid"]] = parse_time(started_at).timestamp()
+    return found
+
+
 def find_trouble(
     pods: Sequence[Json], deployment: Json | None, *, replicas: int, since: datetime, deadline: timedelta, now: datetime
 ) -> Trouble | None:
