@@ -46,8 +46,8 @@ class Namespace:
         reply = self._api.patch(url, json=body, headers={"Content-Type": "application/merge-patch+json"})
         assert reply.status_code == 200, reply.text
 
-    def delete(self, plural: str, name: str) -> None:
-        reply = self._api.delete(self.url(plural, name), params={"propagationPolicy": "Background"})
+    def delete(self, plural: str, name: str, *, propagation: str = "Background") -> None:
+        reply = self._api.delete(self.url(plural, name), params={"propagationPolicy": propagation})
         assert reply.status_code in (200, 202), reply.text
 
     def make_claims(self, *claims: str) -> None:

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -28,6 +28,7 @@ ROOTS = {
     "evaluations": OURS,
     "modeldeployments": OURS,
     "httproutes": GATEWAY,
+    "jobs": "apis/batch/v1",
     "deployments": "apis/apps/v1",
     "controllerrevisions": "apis/apps/v1",
 }
@@ -75,7 +76,17 @@ class Stage(threading.Thread):
         self.errors: dict[str, float] = {}
         self.broken: dict[str, Json] = {}
         """By revision number ("r2"): the container status of its pods, which never get ready."""
+        self.lags: Callable[[Json], bool] = lambda route: False
+        """Which routes the gateway has not taken up yet: requests go where the one before says."""
+        self._taken: dict[str, list[Json]] = {}
+        """Backends of each route as the gateway has them, by its UID."""
+        self.started_at: str | None = None
+        """When the containers have started, if the kubelet says so."""
         self.down = False
+        self.delay = 0.0
+        """Seconds until Prometheus answers."""
+        self.reply: Callable[[Json], bytes] = lambda answer: json.dumps(answer).encode()
+        """What it sends for an answer."""
         self.mangle: Callable[[list[Json]], list[Json]] = lambda rows: rows
         """What Prometheus makes of its series before it answers."""
         self.samples: list[tuple[Json, float, float]] = []
@@ -131,6 +142,10 @@ class Stage(threading.Thread):
         self._stopped.set()
         self.join(timeout=10)
 
+    def wait(self, seconds: float) -> None:
+        """Wait, but not beyond the end of the stage."""
+        self._stopped.wait(seconds)
+
     def _start_pod(self, pod: Json) -> None:
         broken = self.broken.get(number_of(pod))
         ready = "False" if broken else "True"
@@ -140,9 +155,16 @@ class Stage(threading.Thread):
         if broken:
             base = {"name": "server", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
             said["containerStatuses"] = [base | broken]
+        elif self.started_at:
+            state = {"running": {"startedAt": self.started_at}}
+            base = {"name": "server", "image": "x", "imageID": "", "ready": True, "restartCount": 0}
+            said["containerStatuses"] = [base | {"state": state}]
         self.patch("pods", pod["metadata"]["name"], {"status": said}, status=True)
 
     def _accept(self, route: Json) -> None:
+        if self.lags(route):
+            return
+        self._taken[route["metadata"]["uid"]] = route["spec"]["rules"][0]["backendRefs"]
         generation = route["metadata"]["generation"]
         parents = route.get("status", {}).get("parents", [])
         if parents and parents[0]["conditions"][0]["observedGeneration"] == generation:
@@ -154,7 +176,7 @@ class Stage(threading.Thread):
 
     def _send(self, pods: list[Json], routes: list[Json], seconds: float) -> None:
         for route in routes:
-            for backend in route["spec"]["rules"][0]["backendRefs"]:
+            for backend in self._taken.get(route["metadata"]["uid"], ()):
                 mine = [p for p in pods if p["metadata"]["name"].startswith(backend["name"] + "-")]
                 for _ in range(round(self.rate * seconds * backend["weight"] / 100 + self._random.random())):
                     if mine:
@@ -190,6 +212,13 @@ class Stage(threading.Thread):
                     yield f"{revision} went from {had} % to {weight} % on {sent.get(revision, 0)} requests"
             ended |= {revision for revision in before if revision not in weights}
             before = weights
+
+    def reset(self, number: str) -> None:
+        """Let the counters of a revision's pods begin again at 0, as after a restart of their containers."""
+        serving = [p for p in self.list("pods") if REVISION_LABEL in p["metadata"]["labels"]]
+        mine = {p["metadata"]["uid"] for p in serving if number_of(p) == number}
+        for uid in mine & self._counters.keys():
+            self._counters[uid] = [0, 0]
 
     def _request(self, pod: Json) -> None:
         counter = self._counters.setdefault(pod["metadata"]["uid"], [0, 0])
@@ -292,9 +321,11 @@ def prometheus_of(stage: Stage) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            stage.wait(stage.delay)
             self.send_response(503 if stage.down else 200)
             self.end_headers()
-            self.wfile.write(b"no" if stage.down else json.dumps(stage.answer(body["query"][0])).encode())
+            with suppress(ConnectionError):  # who waits no longer
+                self.wfile.write(b"no" if stage.down else stage.reply(stage.answer(body["query"][0])))
 
         def log_message(self, *_: Any) -> None:
             pass

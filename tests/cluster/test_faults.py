@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from faults.crash import Run, compare, enumerate_crashes, run
-from faults.lives import LIVES, Life, nobody
+from faults.lives import LIVES
 from faults.rules import Rule
 from faults.world import World
 from servingstage import install_routes
@@ -31,7 +31,6 @@ def runs(api, tmp_path_factory) -> Iterator[dict[tuple[str, str], Future[Run]]]:
         begun = {(life.name, ""): pool.submit(run, api, life, folder) for life in (ROLLBACK, TRAINING)}
         for fault, rules in FAULTS.items():
             begun |= {(li.name, fault): pool.submit(run, api, li, folder, *rules) for li in (ROLLBACK, TRAINING)}
-        begun |= {("hidden", how): pool.submit(run, api, hidden(how), folder) for how in PROMETHEUS}
         yield begun
 
 
@@ -102,51 +101,3 @@ def test_a_process_that_stands_still_for_ten_seconds(api, runs, tmp_path):
     done = run(api, ROLLBACK, tmp_path, disturb=disturb)
     assert ended_as_undisturbed(runs, done) == []
     assert done.starts == 1
-
-
-PROMETHEUS = {
-    "down": lambda world: setattr(world.stage, "down", True),
-    "empty": lambda world: setattr(world.stage, "mangle", lambda _: []),
-    "not a number": lambda world: setattr(world.stage, "mangle", lambda rows: _valued(rows, "NaN")),
-    "stale": lambda world: setattr(world.stage, "mangle", lambda rows: _shifted(rows, -60)),
-    "from the future": lambda world: setattr(world.stage, "mangle", lambda rows: _shifted(rows, 600)),
-    "of the stable's pods only": lambda world: setattr(world.stage, "mangle", _stable_only),
-}
-
-
-def _valued(rows, value):
-    return [{**row, "values": [[at, value] for at, _ in row["values"]]} for row in rows]
-
-
-def _shifted(rows, seconds):
-    return [{**row, "values": [[at + seconds, value] for at, value in row["values"]]} for row in rows]
-
-
-def _stable_only(rows):
-    return [row for row in rows if "-r1-" in row["metric"]["pod"]]
-
-
-def hidden(how: str) -> Life:
-    """A healthy candidate, its numbers hidden for twelve seconds."""
-    promoted = LIVES["deployment-promoted"]
-
-    def begin(world: World) -> None:
-        PROMETHEUS[how](world)
-        promoted.begin(world)
-        world.once("begun", lambda: None)
-
-    return Life(
-        name=promoted.name,
-        begin=begin,
-        play=nobody,
-        is_over=lambda world: time.monotonic() > world.notes["begun"] + 12,
-        state=lambda world: {"weights": world.stage.weights(), "history": len(world.stage.status()["history"])},
-    )
-
-
-@pytest.mark.parametrize("how", PROMETHEUS)
-def test_numbers_that_are_none_promote_nobody(runs, how):
-    done = runs["hidden", how].result()
-    assert done.problems == ()
-    assert done.state["history"] == 1, "nothing was taken back"
-    assert done.state["weights"].get("r2", 0) in (0, 25), "no step beyond the first weight"

@@ -1,6 +1,6 @@
 """Whatever is applied, as long as it is JSON: it is refused with a field's name, or comes to a clear condition.
 
-How many: LUTHIER_RANDOM_OBJECTS; which: LUTHIER_SEED.
+How many: LUTHIER_RANDOM (2000 take about a minute); which: LUTHIER_SEED.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.flood]
 Json = dict[str, Any]
-COUNT, SEED = int(os.environ.get("LUTHIER_RANDOM_OBJECTS", "600")), int(os.environ.get("LUTHIER_SEED", "7"))
+COUNT, SEED = int(os.environ.get("LUTHIER_RANDOM", "2000")), int(os.environ.get("LUTHIER_SEED", "7"))
 SUMMARIES = ("Succeeded", "Ready")
 FIELD = re.compile(r"\b(spec|metadata)\b")
 

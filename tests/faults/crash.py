@@ -2,8 +2,9 @@
 each side of that write; every end must be the undisturbed one.
 
 The oracles: the same end state, children included (O1, O2); no traceback; at most twice the writes (O6); a revision
-that was taken back never gets traffic again (O8); no step onward on fewer requests than it asks for since its weight
-came into force (O10); who gains traffic stands in status before (`order`).
+that was taken back never gets traffic again (O8); no verdict differs from the undisturbed run's, and none that was
+written changes (O9, `verdicts`); no step onward on fewer requests than it asks for since its weight came into force
+(O10); who gains traffic stands in status before (`order`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from faults.lives import LIVES, MIN_SAMPLES, NEEDS_STABLE, Life, begin_first, first_serves
+from faults.lives import LIVES, Life
 from faults.order import order_violations
-from faults.rules import Rule
+from faults.rules import Act, Rule
+from faults.verdicts import verdict_violations
 from faults.world import World, open_world
 
 Json = dict[str, Any]
@@ -64,11 +67,14 @@ def run(
     problems: list[str] = []
     with open_world(api, namespace, folder, **life.settings) as world:
         world.operator.start()
-        if life.name in NEEDS_STABLE:
-            begin_first(world)
-            _drive(world, lambda _: None, first_serves, 60)
+        problems += _lead(world, life)
         route, status = world.stage.weights(), world.stage.status()
-        world.proxy.arm(*rules)
+        if life.hand is not None:
+            world.proxy.hand = partial(life.hand, world)
+        world.proxy.arm(*(rule for rule in rules if rule.act != "asleep"))
+        is_asleep = any(rule.act == "asleep" for rule in rules)
+        if is_asleep:
+            world.operator.stop()
         life.begin(world)
         if not _drive(world, lambda world: (life.play(world), disturb(world)), life.is_over, life.seconds):
             problems.append(f"not over after {life.seconds:.0f} s")
@@ -76,20 +82,35 @@ def run(
         if not problems and not life.is_over(world):
             problems.append("it was over, and then it was not")
         state = life.state(world)
-        problems += [*_in_log(world), *world.stage.violations({25: MIN_SAMPLES})]
+        problems += [*_in_log(world), *world.stage.violations(life.judged)]
         problems += order_violations(world.proxy.writes, route=route, status=status)
+        problems += verdict_violations(world.proxy.writes)
         writes = tuple(f"{write.method} {_shown(write.path)}" for write in world.proxy.writes)
         done = Run(
             life=life.name,
             rule=rules[0] if rules else None,
             state=state,
             writes=writes,
-            fired=bool(world.proxy.fired),
+            fired=is_asleep or bool(world.proxy.fired),
             starts=world.operator.starts,
             seconds=time.monotonic() - began,
             problems=tuple(problems),
         )
     return done
+
+
+def _lead(world: World, life: Life) -> Iterator[str]:
+    """Bring the world, undisturbed, to where the life begins, and let the operator finish what it writes."""
+    for stretch in life.before:
+        stretch.begin(world)
+        if not _drive(world, stretch.play, stretch.is_there, stretch.seconds):
+            yield f"it did not get to its beginning within {stretch.seconds:.0f} s"
+    if life.before and not life.before[-1].is_quiet:
+        return
+    count, deadline = -1, time.monotonic() + 5
+    while len(world.proxy.writes) != count and time.monotonic() < deadline:
+        count = len(world.proxy.writes)
+        time.sleep(0.3)
 
 
 def _drive(world: World, play: Callable[[World], object], is_over: Callable[[World], bool], seconds: float) -> bool:
@@ -142,11 +163,14 @@ def compare(undisturbed: Run, crashed: Run) -> list[str]:
 
 
 def points_of(undisturbed: Run) -> list[Point]:
-    """Return both sides of every write."""
-    return [
-        Point(life=undisturbed.life, rule=Rule(act=act, write=number), what=what)
+    """Return both sides of every write; where little is written, the beginning itself; where a person acts, when."""
+    life = LIVES[undisturbed.life]
+    acts: tuple[Act, ...] = ("hand-before", "hand-after") if life.hand else ("kill-before", "kill-after")
+    beginning = [Point(life=life.name, rule=Rule(act="asleep"), what="its beginning")] if life.is_short else []
+    return beginning + [
+        Point(life=life.name, rule=Rule(act=act, write=number), what=what)
         for number, what in enumerate(undisturbed.writes, start=1)
-        for act in ("kill-before", "kill-after")
+        for act in acts
     ]
 
 

@@ -48,6 +48,8 @@ class FaultProxy:
         """Each rule, and how often it still holds."""
         self.kill: Callable[[], None] = lambda: None
         """Ends the operator's process at once."""
+        self.hand: Callable[[], object] = lambda: None
+        """What a person does at a write."""
         self.writes: list[Write] = []
         self.fired: list[Rule] = []
         self._count = 0
@@ -150,6 +152,10 @@ class FaultProxy:
             if number is not None:
                 said = {"number": number, "status": answer.status, "body": body, "at": time.monotonic()}
                 self.writes.append(Write(method=request.method, path=request.path, **said))
+            if rule is not None and rule.act == "hand-after":
+                self.kill()
+                await asyncio.to_thread(self.hand)
+                return _cut(request)
             return self._after(rule, request, answer, data)
 
     def _set_outage(self, on: bool) -> None:
@@ -180,6 +186,8 @@ class FaultProxy:
             return _cut(request)
         if rule.act == "drop":
             return _cut(request)
+        if rule.act == "hand-before":
+            await asyncio.to_thread(self.hand)
         if rule.act == "delay":
             await asyncio.sleep(rule.seconds)
         if rule.act == "status":

@@ -13,6 +13,9 @@ from typing import Literal
 Act = Literal[
     "kill-before",  # the operator dies; the request never leaves
     "kill-after",  # the request is stored; the operator dies before it is answered
+    "asleep",  # the operator is dead while the life begins; not the proxy's
+    "hand-before",  # a person acts before the write is sent
+    "hand-after",  # the write is stored, the operator dies, and a person acts before it starts again
     "drop",  # the connection is cut; the request never leaves
     "cut-reply",  # the request is stored; the connection is cut before it is answered
     "delay",

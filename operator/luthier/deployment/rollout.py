@@ -189,10 +189,7 @@ def _hold_weight(plan: Sequence[Step], position: Position, facts: Facts) -> Stay
     if facts.outcome == "Error":
         return _held_blind(plan, position, facts)
     if facts.code == "CoverageLow":
-        # As blind as without Prometheus; but each new pod is so until its first scrape, so it is no alarm at first.
-        if facts.now - position.started_at >= UNSCRAPED_GRACE:
-            return _held_blind(plan, position, facts)
-        return Stay(reason=Reason.ROLLING_OUT, message=f"{where}: held; {facts.message}")
+        return _held_uncovered(plan, position, facts)
     if facts.code == "BaselineUnhealthy":
         return _held_unhealthy(plan, position)
     return None
@@ -205,6 +202,13 @@ def _held_unhealthy(plan: Sequence[Step], position: Position) -> Stay:
 
 def _held_blind(plan: Sequence[Step], position: Position, facts: Facts) -> Stay:
     return Stay(reason=Reason.METRICS_UNAVAILABLE, message=f"{describe(plan, position)}: held; {facts.message}")
+
+
+def _held_uncovered(plan: Sequence[Step], position: Position, facts: Facts) -> Stay:
+    # As blind as without Prometheus; but each new pod is so until its first scrape, so it is no alarm at first.
+    if facts.now - position.started_at >= UNSCRAPED_GRACE:
+        return _held_blind(plan, position, facts)
+    return Stay(reason=Reason.ROLLING_OUT, message=f"{describe(plan, position)}: held; {facts.message}")
 
 
 def _judge_pause(plan: Sequence[Step], position: Position, seconds: int | None, facts: Facts) -> Stay | None:
@@ -231,6 +235,8 @@ def _judge_analysis(plan: Sequence[Step], position: Position, facts: Facts) -> S
         return None
     if facts.outcome == "Error":
         stay = _held_blind(plan, position, facts)
+    elif facts.code == "CoverageLow":
+        stay = _held_uncovered(plan, position, facts)
     elif facts.code == "BaselineUnhealthy":
         stay = _held_unhealthy(plan, position)
     else:

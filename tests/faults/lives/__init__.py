@@ -1,0 +1,29 @@
+"""The lives that are disturbed, by name; each kind has a file of its own."""
+
+from faults.lives.deployment import DEPLOYMENT, approve
+from faults.lives.evaluation import EVALUATION, FOLDERS, SUITE, judged
+from faults.lives.finetune import FINETUNE, HANGS, PREPARED, TRAINED
+from faults.lives.life import Life, nobody
+from faults.lives.pods import Ending, job_status, play_pods
+from faults.lives.serving import MIN_SAMPLES, begin_first, first_serves
+
+LIVES = {life.name: life for life in (*FINETUNE, *EVALUATION, *DEPLOYMENT)}
+
+__all__ = [
+    "FOLDERS",
+    "HANGS",
+    "LIVES",
+    "MIN_SAMPLES",
+    "PREPARED",
+    "SUITE",
+    "TRAINED",
+    "Ending",
+    "Life",
+    "approve",
+    "begin_first",
+    "first_serves",
+    "job_status",
+    "judged",
+    "nobody",
+    "play_pods",
+]

@@ -1,0 +1,63 @@
+"""What was judged stays judged: whatever is written later, and whoever was killed in between (O8, O9)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from faults.proxy import Write
+from luthier.deployment.build import WITHDRAWN_ANNOTATION
+from servingstage import revision_in
+
+Json = dict[str, Any]
+Verdicts = dict[str, str]
+"""By what was judged: an object that runs once, or a revision."""
+HISTORY = ("outcome", "reason", "step", "weight")
+
+
+def verdict_violations(writes: Iterable[Write]) -> Iterator[str]:
+    """Say which verdict was changed or taken away, and which revision got traffic after it was taken back.
+
+    Args:
+        writes: All writes of a run, in the order in which they were stored.
+    """
+    known: dict[str, Verdicts] = {}
+    withdrawn: set[str] = set()
+    for write in writes:
+        if write.status >= 400 or not write.body:
+            continue
+        if write.path.endswith("/status"):
+            found = verdicts_in(json.loads(write.body).get("status", {}))
+            for judged, verdict in known.get(write.path, {}).items():
+                if found.get(judged) != verdict:
+                    yield f"write {write.number} makes the verdict on {judged} {found.get(judged)}; it was {verdict}"
+            known[write.path] = found
+            withdrawn |= {name.partition("-")[0] for name, said in found.items() if _is_taken_back(said)}
+        elif "/httproutes" in write.path:
+            route = json.loads(write.body)
+            withdrawn |= _noted(route)
+            for backend in route["spec"]["rules"][0]["backendRefs"]:
+                if backend["weight"] and revision_in(backend["name"]) in withdrawn:
+                    yield f"write {write.number} gives {backend['name']} {backend['weight']} % after it was taken back"
+
+
+def verdicts_in(status: Json) -> Verdicts:
+    """Return what a status has judged for good."""
+    found = {entry["revision"]: "/".join(str(entry.get(k)) for k in HISTORY) for entry in status.get("history", [])}
+    if verdict := status.get("verdict") if "gates" in status or "suites" in status else None:
+        found["the model"] = verdict
+    for condition in status.get("conditions", []):
+        if condition["type"] == "Succeeded" and condition["status"] != "Unknown":
+            found["the run"] = f"{condition['status']}/{condition['reason']}"
+    return found
+
+
+def _is_taken_back(verdict: str) -> bool:
+    return not verdict.startswith(("Promoted", "True", "False", "Passed", "Failed"))
+
+
+def _noted(route: Json) -> set[str]:
+    """Return whom a route's own note says to be taken back."""
+    note = route["metadata"].get("annotations", {}).get(WITHDRAWN_ANNOTATION)
+    return {json.loads(note)["revision"].partition("-")[0]} if note else set()
