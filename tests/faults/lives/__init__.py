@@ -7,7 +7,9 @@ from faults.lives.life import Life, nobody
 from faults.lives.pods import Ending, job_status, play_pods
 from faults.lives.serving import MIN_SAMPLES, begin_first, first_serves
 
-LIVES = {life.name: life for life in (*FINETUNE, *EVALUATION, *DEPLOYMENT)}
+_ALL = (*FINETUNE, *EVALUATION, *DEPLOYMENT)
+LIVES = {life.name: life for life in _ALL}
+assert len(LIVES) == len(_ALL), "two lives have the same name"
 
 __all__ = [
     "FOLDERS",

@@ -286,7 +286,7 @@ DELETIONS = [
     *(SERVED.deleted(f"deployment-deleted-{phase}", *before) for phase, before in PHASES.items()),
     SERVED.deleted("deployment-deleted-in-the-foreground", *AT_FIRST_WEIGHT, propagation="Foreground"),
     SERVED.deleted("deployment-orphaned", COLLECTS_ROUTES, *AT_FIRST_WEIGHT, propagation="Orphan"),
-    SERVED.deleted_anywhere("deployment-deleted-in-rollout", PROMOTED),
-    SERVED.deleted_anywhere("deployment-deleted-in-rollback", ROLLED_BACK),
+    SERVED.deleted_anywhere("deployment-deleted-anywhere", PROMOTED),
+    SERVED.deleted_anywhere("deployment-bad-deleted-anywhere", ROLLED_BACK),
 ]
 DEPLOYMENT = [*ROLLOUTS, *DELETIONS]
