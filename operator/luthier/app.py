@@ -18,13 +18,13 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 
 from luthier import kube
 from luthier.children import Children
+from luthier.clock import ServerClock
 from luthier.errors import LuthierError
 from luthier.events import EventLog
 from luthier.health import Health, complaint
@@ -65,7 +65,8 @@ class App:
             identity=self.identity,
         )
         may_write = self.elector.may_write if settings.leader_elect else lambda: True
-        self.kube = Kube(client, metrics=self.metrics, may_write=may_write)
+        self.clock = ServerClock()
+        self.kube = Kube(client, metrics=self.metrics, may_write=may_write, clock=self.clock)
         served = settings.watch_namespaces
         self.own = OwnCache(enqueue=self.queue.add, namespaces=served)
         self.store = Store(self.kube, metrics=self.metrics, enqueue=self.queue.add, namespaces=served)
@@ -161,7 +162,7 @@ class App:
             pods=self.pods,
             prometheus=prometheus,
             settings=settings,
-            now=datetime.now(UTC),
+            now=self.clock.now(),
         )
         return Reconciler(
             controllers,
@@ -172,6 +173,7 @@ class App:
             router=HttpRouteRouter(self.kube, self.store),
             events=EventLog(self.identity),
             metrics=self.metrics,
+            clock=self.clock.now,
         )
 
     def _ages(self) -> dict[str, float]:

@@ -26,6 +26,7 @@ import orjson
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
+from luthier.clock import ServerClock
 from luthier.errors import ApiError, Conflict, NotFound, NotLeader, Throttled, Unreachable, describe
 from luthier.metrics import WRITE_VERBS, Metrics
 from luthier.naming import FIELD_MANAGER
@@ -117,12 +118,14 @@ class Kube:
         *,
         metrics: Metrics,
         may_write: Callable[[], bool] = lambda: True,
+        clock: ServerClock | None = None,
         write_seconds: float = WRITE_SECONDS,
         read_seconds: float = READ_SECONDS,
     ) -> None:
         self._client = client
         self._metrics = metrics
         self._may_write = may_write
+        self._clock = clock or ServerClock()
         self._write_seconds = write_seconds
         self._read_seconds = read_seconds
         self.last_trouble = float("-inf")
@@ -215,11 +218,12 @@ class Kube:
         if is_write and not self._may_write():
             raise NotLeader(f"{verb} {path}: the Lease is not ours, or has less than 5 s left")
         timeout = aiohttp.ClientTimeout(total=self._write_seconds if is_write else self._read_seconds)
-        code = 0
+        code, asked_at = 0, time.monotonic()
         try:
             reply = await self._send(_METHODS[verb], path, query=query, body=body, timeout=timeout)
             data = await reply.read()
             code = reply.status
+            self._clock.heard(reply.headers.get("Date"), asked_at=asked_at)
             if code >= 400:
                 raise _error(code, data, reply.headers)
             return _trimmed(orjson.loads(data))
