@@ -12,6 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
+from faults.clock import install, put_forward
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["luthier.__main__"])
 
@@ -19,12 +21,15 @@ _CONTEXT.set_forkserver_preload(["luthier.__main__"])
 class Operator:
     """One operator, started again and again under the same settings."""
 
-    def __init__(self, *, kubeconfig: Path, namespace: str, log: Path, **settings: object) -> None:
+    def __init__(
+        self, *, kubeconfig: Path, namespace: str, log: Path, own_clock: bool = False, **settings: object
+    ) -> None:
         known = {"namespace": namespace, "watch_namespaces": namespace, "health_port": 0, "leader_elect": False}
         known |= {"health_host": "127.0.0.1", "prometheus_url": "", "log_level": "INFO"}
         self._environment = {f"LUTHIER_{name.upper()}": str(value) for name, value in (known | settings).items()}
         self._environment |= {"KUBECONFIG": str(kubeconfig), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         self.log = log
+        self._clock = log.with_suffix(".clock") if own_clock else None
         self._process: multiprocessing.context.ForkServerProcess | None = None
         self.starts = 0
 
@@ -36,7 +41,7 @@ class Operator:
         return other
 
     def start(self) -> None:
-        self._process = _CONTEXT.Process(target=_run, args=(self._environment, str(self.log)), daemon=True)
+        self._process = _CONTEXT.Process(target=_run, args=(self._environment, str(self.log), self._clock), daemon=True)
         self._process.start()
         self.starts += 1
 
@@ -49,6 +54,10 @@ class Operator:
     def is_alive(self) -> bool:
         return self._process is not None and self._process.is_alive()
 
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode if self._process is not None else None
+
     def kill(self) -> None:
         """SIGKILL: nothing is put away."""
         if self._process is not None and self._process.pid is not None and self._process.is_alive():
@@ -57,17 +66,25 @@ class Operator:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    def put_clock(self, seconds: float) -> None:
+        """Let its wall clock be so many seconds ahead from now on; for one with a clock of its own."""
+        assert self._clock is not None
+        put_forward(self._clock, seconds)
+
     def stop(self) -> None:
         self.kill()
         if self._process is not None:
             self._process.join(10)
 
 
-def _run(environment: dict[str, str], log: str) -> None:
+def _run(environment: dict[str, str], log: str, own_clock: Path | None) -> None:
     with open(log, "ab", buffering=0) as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     os.environ.update(environment)
     from luthier.__main__ import main
+
+    if own_clock is not None:
+        install(own_clock)
 
     sys.exit(main(["run"]))

@@ -11,7 +11,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,15 @@ class FaultProxy:
         def reset() -> None:
             self._count = 0
             self.writes.clear()
-            self._left.extend([rule, rule.times] for rule in rules)
-            for request in tuple(self._streams.values()) if any(rule.is_of_watches() for rule in rules) else ():
-                _cut(request)  # those that are open would never meet their rule
+            self._take(rules)
             done.set()
 
         self._loop.call_soon_threadsafe(reset)
         assert done.wait(10), "the proxy hangs"
+
+    def join(self, *rules: Rule) -> None:
+        """Break what these rules say too, in the middle of a count."""
+        self._loop.call_soon_threadsafe(self._take, rules)
 
     def disarm(self) -> None:
         """Let all rules be over."""
@@ -157,6 +159,11 @@ class FaultProxy:
                 await asyncio.to_thread(self.hand)
                 return _cut(request)
             return self._after(rule, request, answer, data)
+
+    def _take(self, rules: Iterable[Rule]) -> None:
+        self._left.extend([rule, rule.times] for rule in rules)
+        for request in tuple(self._streams.values()) if any(rule.is_of_watches() for rule in rules) else ():
+            _cut(request)  # those that are open would never meet their rule
 
     def _set_outage(self, on: bool) -> None:
         self._down = on
