@@ -32,11 +32,13 @@ venv:
 	  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && \
 	  $(BIN)/pip install --quiet --disable-pip-version-check -r $(LOCK) && touch $(VENV)/.complete; }
 
-generate: install ## Write crds/, the chart's CRDs and docs/api.md from the models
+generate: install ## Write crds/, the chart's CRDs and docs/api.md from the models, the table of faults from the tests
 	$(BIN)/python -m luthier.crd
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m faults.rows
 
 verify: install ## Fail when a generated file is stale
 	$(BIN)/python -m luthier.crd --check
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m faults.rows --check
 
 lint: install ## Format check, lint, types, import contracts
 	$(BIN)/ruff format --check -q .
@@ -56,7 +58,7 @@ api-test: install ## Tests against a real API server on loopback (no root)
 flood: install ## Damage by hand, two replicas, restored clusters, random objects, on a real API server (no root)
 	$(BIN)/pytest -q tests/cluster -m flood $(LEFTOVERS)
 
-faults: install ## Kill the operator at every write of every life, and print the scorecard (no root, a quarter of an hour)
+faults: install ## Kill the operator at every write of every life, break the rest, print the scorecard (no root, an hour)
 	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(BIN)/python -m faults $(ARGS)
 
 image-test: install ## Trainer and server tests inside their images (root)

@@ -16,6 +16,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.yaml from what the code makes")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Say in junit's report which rows of the table of faults a test shows."""
+    for mark in item.iter_markers("row"):
+        item.user_properties += [("row", number) for number in mark.args]
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
     """Compare a manifest with its golden file, or rewrite the file under --update-golden."""

@@ -63,6 +63,7 @@ def update(api, stored, obj, namespace):
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
+@pytest.mark.row(11, 43, 71, 79)
 def test_refused_with_the_field_and_what_is_allowed(case, api, namespace, existing):
     if case.before is None:
         reply = create(api, case.object, namespace, dryRun="All")

@@ -207,6 +207,7 @@ async def test_children_are_made_owned_and_counted_and_a_second_look_writes_noth
     assert running.writes() == writes
 
 
+@pytest.mark.row(8)
 async def test_a_restart_with_everything_settled_writes_nothing(start, objects):
     first = await start()
     for name in ("alpha", "beta", "gamma"):
@@ -221,6 +222,7 @@ async def test_a_restart_with_everything_settled_writes_nothing(start, objects):
     assert second.writes() == 0
 
 
+@pytest.mark.row(26, 27)
 async def test_a_hand_edit_of_a_child_is_taken_back_and_a_deleted_child_comes_back(start, objects):
     await start()
     created = objects.create("alpha")
@@ -285,6 +287,7 @@ async def test_a_wrong_spec_stalls_and_a_new_one_goes_on(start, objects):
     assert status.find_condition(obj["status"]["conditions"], "Stalled") is None
 
 
+@pytest.mark.row(10)
 async def test_a_bug_in_one_pass_is_told_backs_off_and_holds_up_nobody(start, objects):
     running = await start()
     good = running.tiny.decide
@@ -330,6 +333,7 @@ async def test_what_is_written_arrives_as_it_was_and_a_record_can_be_patched_by_
     assert objects.get(CONTROLLERREVISION, record["metadata"]["name"])["data"] == {"b": text, "a": [1]}
 
 
+@pytest.mark.row(41)
 async def test_an_object_that_is_being_deleted_is_left_alone(start, objects):
     running = await start()
     objects.create("alpha")
@@ -347,6 +351,7 @@ async def test_an_object_that_is_being_deleted_is_left_alone(start, objects):
     await until_async(lambda: not running.app.own.all_keys(), "it is gone")
 
 
+@pytest.mark.row(18)
 async def test_kopf_that_dies_is_started_again_and_events_flow(start, objects):
     running = await start()
     objects.create("alpha")
@@ -384,6 +389,7 @@ async def test_an_object_deleted_before_kopf_has_listed_it_is_forgotten(start, o
     await until_async(lambda: running.app.own.get(key) is None, "it is forgotten", seconds=20)
 
 
+@pytest.mark.row(17)
 async def test_deletions_in_a_gap_of_the_watch_are_acted_on(start, objects, monkeypatch):
     running = await start()
     created = objects.create("alpha")
@@ -407,6 +413,7 @@ async def test_deletions_in_a_gap_of_the_watch_are_acted_on(start, objects, monk
         await until_async(is_new, "the lists alone showed the deletion")
 
 
+@pytest.mark.row(5)
 async def test_of_two_replicas_exactly_one_acts_and_the_other_takes_over(start, objects):
     first, second = await start(), await start()
     await until_async(lambda: first.app.elector.may_write() or second.app.elector.may_write(), "one leads")
@@ -424,6 +431,7 @@ async def test_of_two_replicas_exactly_one_acts_and_the_other_takes_over(start, 
     await made(objects, "beta")
 
 
+@pytest.mark.row(6)
 async def test_a_leader_that_cannot_renew_stops_acting_before_its_lease_is_over(start, objects, monkeypatch):
     running = await start()
     objects.create("alpha")

@@ -85,6 +85,7 @@ def test_a_rollout_goes_through_analysis_and_approval_to_all_traffic(serving: St
     until(old_is_gone, "the old revision has no pods", seconds=30)
 
 
+@pytest.mark.row(53, 55)
 def test_a_breach_is_taken_back_although_the_operator_is_killed_in_mid_step(serving: Stage, operator, prometheus):
     serving.change(rollout={"analysis": {"minSamples": 100_000}})
     serving.successor()
@@ -106,6 +107,7 @@ def test_a_breach_is_taken_back_although_the_operator_is_killed_in_mid_step(serv
     assert "evidence" in until(told, "an event")[0]["message"]
 
 
+@pytest.mark.row(43)
 def test_an_abort_and_then_another_spec(serving: Stage):
     serving.successor()
     until(lambda: serving.weights().get("r2"), "r2 has traffic", seconds=60)
@@ -133,6 +135,7 @@ def test_a_crash_loop_is_rejected_without_prometheus(serving: Stage):
     assert serving.weights() == {"r1": 100}
 
 
+@pytest.mark.row(44)
 def test_without_prometheus_the_rollout_is_held_and_says_why(serving: Stage):
     serving.down = True
     serving.successor()
@@ -150,6 +153,7 @@ def test_an_evaluation_of_another_digest_makes_nothing(serving: Stage):
     assert serving.weights() == {"r1": 100}
 
 
+@pytest.mark.row(8)
 def test_a_settled_object_is_not_written_when_the_operator_starts_again(serving: Stage, operator, prometheus):
     def versions() -> list[str]:
         kinds = ("modeldeployments", "deployments", "services", "controllerrevisions", "httproutes")

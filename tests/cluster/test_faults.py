@@ -38,6 +38,7 @@ def ended_as_undisturbed(runs, done: Run) -> list[str]:
     return compare(runs[done.life, ""].result(), done)
 
 
+@pytest.mark.row(1, 2, 55)
 def test_a_sample_of_all_crash_points_ends_as_undisturbed(api, tmp_path):
     install_routes(api)
     score = enumerate_crashes(api, tmp_path, sample=24, seed=7)
@@ -70,7 +71,22 @@ FAULTS = WRITE_FAULTS | WATCH_FAULTS
 
 
 @pytest.mark.parametrize("life", [ROLLBACK, TRAINING], ids=lambda life: life.name)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("a conflict on each third write", marks=pytest.mark.row(13)),
+        pytest.param("throttled, to come back after a second", marks=pytest.mark.row(14)),
+        pytest.param("a burst of errors", marks=pytest.mark.row(15)),
+        pytest.param("replies that are lost after the write was stored", marks=pytest.mark.row(15)),
+        pytest.param("replies that end in the middle", marks=pytest.mark.row(15)),
+        pytest.param("connections cut before anything is sent", marks=pytest.mark.row(15)),
+        pytest.param("lists that fail", marks=pytest.mark.row(15)),
+        pytest.param("watches that end with 410", marks=pytest.mark.row(17)),
+        pytest.param("watches that end with 429, 500 and 503", marks=pytest.mark.row(18)),
+        pytest.param("watches cut in the middle of a line", marks=pytest.mark.row(21)),
+        pytest.param("events that come twice, the older one last", marks=pytest.mark.row(21)),
+    ],
+)
 def test_it_lives_through(runs, life, fault):
     done = runs[life.name, fault].result()
     assert ended_as_undisturbed(runs, done) == []
@@ -78,6 +94,7 @@ def test_it_lives_through(runs, life, fault):
     assert done.fired
 
 
+@pytest.mark.row(15)
 def test_an_api_server_that_is_gone_for_twenty_seconds(api, runs, tmp_path):
     def disturb(world: World) -> None:
         if world.stage.weights().get("r2"):

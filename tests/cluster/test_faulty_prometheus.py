@@ -187,6 +187,7 @@ def outcome(world: World) -> Json:
     return {"route": world.stage.weights(), "stable": world.stage.stable(), "taken back": taken_back}
 
 
+@pytest.mark.row(44, 45, 46, 48)
 @pytest.mark.parametrize("how", HIDING)
 def test_hidden_numbers_promote_nobody_and_take_nobody_back(runs, how):
     done = runs[how].result()
@@ -253,6 +254,7 @@ SEEN = {
 }
 
 
+@pytest.mark.row(51, 53)
 @pytest.mark.parametrize("how", SEEN)
 def test_strange_numbers_say_what_they_say(runs, how):
     done = runs[how].result()

@@ -84,6 +84,7 @@ def test_a_life_from_missing_claims_to_the_artifact_and_a_restart_that_writes_no
     assert place.job_names() == {"another-data-1"}
 
 
+@pytest.mark.row(69)
 def test_a_broken_row_ends_the_run_before_any_training(place, operator):
     operator()
     place.make_claims(*CLAIMS)
@@ -135,6 +136,7 @@ def test_a_result_that_went_with_its_pod_is_read_again(place, operator):
     assert outcomes(place) == ["Succeeded"]
 
 
+@pytest.mark.row(26)
 def test_a_job_deleted_by_hand_while_the_operator_is_down_is_a_loss_and_trained_again(place, operator):
     first = operator(leader_elect=False)
     obj = start_training(place, backoffLimit=0)
@@ -151,6 +153,7 @@ def test_a_job_deleted_by_hand_while_the_operator_is_down_is_a_loss_and_trained_
     assert outcomes(place) == ["Infrastructure", "Succeeded"]
 
 
+@pytest.mark.row(29, 30, 35)
 def test_an_eviction_is_a_loss_and_an_own_error_counts(place, operator):
     operator()
     start_training(place, backoffLimit=0)

@@ -104,6 +104,7 @@ def namespace_named(name: str) -> Json:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
 
+@pytest.mark.row(42)
 def test_while_a_namespace_goes_the_operator_goes_on_with_another(leaving: Leaving):
     leaving.other.make("finetunejobs", make_finetunejob())
     until(lambda: leaving.other.job_names() == {"tickets-data-1"}, "a Job in the other one")
@@ -168,6 +169,7 @@ def settled(api, worlds) -> Hands:
 
 
 @pytest.mark.parametrize("damage", SETTLED)
+@pytest.mark.row(26, 27)
 def test_while_settled_a_child_comes_back(settled: Hands, damage: str):
     undone(settled, SETTLED[damage])
 
@@ -180,6 +182,7 @@ LOST: dict[str, Damage] = {
 }
 
 
+@pytest.mark.row(26)
 @pytest.mark.parametrize("damage", LOST)
 def test_while_settled_a_record_that_is_deleted_is_made_again_as_it_was(settled: Hands, damage: str):
     before = settled.world.notes.setdefault("record", settled.child(RECORD, "r1"))
@@ -189,6 +192,7 @@ def test_while_settled_a_record_that_is_deleted_is_made_again_as_it_was(settled:
     assert (after["data"], after["revision"]) == (before["data"], before["revision"])
 
 
+@pytest.mark.row(26)
 def test_a_record_deleted_with_all_that_has_a_copy_of_it_while_nobody_looked_is_told(api, world: World):
     begin_first(world)
     until(lambda: first_serves(world), "the first revision serves")
@@ -211,6 +215,7 @@ def rolling(api, worlds) -> Hands:
 
 
 @pytest.mark.parametrize("damage", ROLLING)
+@pytest.mark.row(26, 27)
 def test_in_mid_rollout_a_child_comes_back_and_nothing_goes_on(rolling: Hands, damage: str):
     undone(rolling, ROLLING[damage])
 
@@ -275,6 +280,7 @@ IN_ROLLBACK: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("damage", IN_ROLLBACK)
+@pytest.mark.row(26, 27, 55)
 def test_in_mid_rollback_whatever_is_done_the_candidate_stays_away(halted: Halted, damage: str):
     world, candidate = halted.world, halted.halt()
     written = len(world.proxy.writes)
@@ -313,6 +319,7 @@ def accepted(hands: Hands) -> bool:
 # Jobs: deleted and edited by hand
 
 
+@pytest.mark.row(26)
 def test_a_finished_job_that_is_deleted_by_hand_is_never_run_again(world: World):
     finetuned(world)
     evaluated(world)
@@ -328,6 +335,7 @@ def test_a_finished_job_that_is_deleted_by_hand_is_never_run_again(world: World)
         assert now["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]
 
 
+@pytest.mark.row(26)
 def test_a_finished_data_job_that_is_deleted_while_training_is_not_run_again(world: World):
     world.place.make("finetunejobs", make_finetunejob())
     play(world, NO_END, lambda: trains(world), "it trains")
@@ -337,6 +345,7 @@ def test_a_finished_data_job_that_is_deleted_while_training_is_not_run_again(wor
     assert [name for name in made(world) if name.startswith("tickets")] == ["tickets-data-1", "tickets-train-1"]
 
 
+@pytest.mark.row(26)
 def test_running_jobs_that_are_deleted_by_hand_are_told_and_run_again(world: World):
     world.place.make("finetunejobs", make_finetunejob())
     world.place.job("tickets-data-1")
@@ -356,6 +365,7 @@ def test_running_jobs_that_are_deleted_by_hand_are_told_and_run_again(world: Wor
     assert [a["outcome"] for a in job_status(world)["attempts"]] == ["Infrastructure", "Succeeded"]
 
 
+@pytest.mark.row(26)
 def test_a_running_evaluation_job_that_is_deleted_by_hand_is_followed_by_another(world: World):
     world.place.make("evaluations", make_evaluation(target=FOLDERS, suites=[SUITE], gates=[]))
     world.place.job("tickets-eval-eval-1")
@@ -364,6 +374,7 @@ def test_a_running_evaluation_job_that_is_deleted_by_hand_is_followed_by_another
     play(world, {"evaluate": Ending(result=judged("Passed"))}, lambda: has_passed(world), "it has passed")
 
 
+@pytest.mark.row(27)
 def test_a_job_that_somebody_suspends_waits_and_is_told_and_goes_on(world: World):
     world.place.make("finetunejobs", make_finetunejob())
     play(world, NO_END, lambda: trains(world), "it trains")
@@ -381,6 +392,7 @@ def test_a_job_that_somebody_suspends_waits_and_is_told_and_goes_on(world: World
 
 
 @pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])
+@pytest.mark.row(40)
 def test_a_job_deleted_and_made_again_under_its_name_meets_no_old_child(api, world: World, propagation: str):
     world.place.make("finetunejobs", make_finetunejob())
     play(world, NO_END, lambda: trains(world), "it trains")
@@ -394,6 +406,7 @@ def test_a_job_deleted_and_made_again_under_its_name_meets_no_old_child(api, wor
 
 
 @pytest.mark.parametrize("propagation", ["Background", "Orphan"])
+@pytest.mark.row(40)
 def test_a_deployment_made_again_under_its_name_meets_no_old_child(api, world: World, propagation: str):
     begin_first(world)
     until(lambda: first_serves(world), "the first revision serves")
@@ -419,6 +432,7 @@ def make_again(world: World, spec: Json) -> None:
 # The namespace that went
 
 
+@pytest.mark.row(42)
 def test_a_namespace_with_live_objects_is_gone_at_last_and_may_come_again(api, leaving: Leaving):
     world, name = leaving.world, leaving.world.place.name
     until(lambda: api.get(f"/api/v1/namespaces/{name}").status_code == 404, "the namespace is gone", seconds=120)
@@ -436,7 +450,8 @@ def test_a_namespace_with_live_objects_is_gone_at_last_and_may_come_again(api, l
 # A start among many
 
 
-def test_a_start_among_many_settled_objects_writes_nothing(api, routes, namespace, tmp_path):
+@pytest.mark.row(8)
+def test_a_start_among_many_settled_objects_writes_nothing(api, routes, namespace, tmp_path, record_property):
     count, port = int(os.environ.get("LUTHIER_SETTLED", "300")), free_port()
     with open_world(api, f"{namespace}-many", tmp_path, health_port=port) as world:
         world.operator.start()
@@ -451,6 +466,8 @@ def test_a_start_among_many_settled_objects_writes_nothing(api, routes, namespac
         world.operator.kill()
         again = start_among(world, count + 4, port=port)
         print(again)
+        record_property("settled_objects", again.objects)
+        record_property("settled_writes", len(again.writes))
         assert again.writes == ()
 
 
@@ -467,8 +484,8 @@ WATCHES = {
 }
 
 
-@pytest.mark.skipif(os.environ.get("LUTHIER_SLOW_FAULTS") != "1", reason="a minute and more: LUTHIER_SLOW_FAULTS=1")
 @pytest.mark.parametrize("which", WATCHES)
+@pytest.mark.row(19)
 def test_a_watch_that_hears_nothing_is_replaced(api, world: World, which: str):
     path, expected = WATCHES[which]
     begin_first(world)

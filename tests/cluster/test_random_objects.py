@@ -29,6 +29,7 @@ SUMMARIES = ("Succeeded", "Ready")
 FIELD = re.compile(r"\b(spec|metadata)\b")
 
 
+@pytest.mark.row(68)
 def test_every_object_is_refused_by_name_of_a_field_or_comes_to_a_clear_condition(api, namespace, tmp_path):
     install_routes(api)
     with open_world(api, f"{namespace}-any", tmp_path) as world:

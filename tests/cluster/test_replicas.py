@@ -43,7 +43,8 @@ def told(pair: Pair, name: str = "tickets") -> tuple[str, str] | None:
     return summary(status) if status.get("conditions") else None
 
 
-def test_exactly_one_writes_and_the_other_takes_over_when_it_is_killed(pair: Pair):
+@pytest.mark.row(5)
+def test_exactly_one_writes_and_the_other_takes_over_when_it_is_killed(pair: Pair, record_property):
     world = pair.world
     world.place.make("finetunejobs", make_finetunejob())
     until(
@@ -56,7 +57,7 @@ def test_exactly_one_writes_and_the_other_takes_over_when_it_is_killed(pair: Pai
     world.place.make("finetunejobs", make_finetunejob("second"))
     until(lambda: "second-data-1" in world.place.job_names(), "the other acts", seconds=TAKEOVER_SECONDS + 10)
     took = standby.writes()[0].at - killed_at
-    print(f"took over in {took:.1f} s")
+    record_property("failover_seconds", round(took, 1))
     assert took <= TAKEOVER_SECONDS
     script = {"prepare": PREPARED, "train": TRAINED}
     until(lambda: (play_pods(world, script), is_trained(pair))[1], "what the first began, the second ends")
@@ -69,7 +70,8 @@ def is_trained(pair: Pair) -> bool:
     return told(pair) == ("True", "Succeeded")
 
 
-def test_a_leader_killed_between_breach_and_route_leaves_no_weight(pair: Pair):
+@pytest.mark.row(5, 55)
+def test_a_leader_killed_between_breach_and_route_leaves_no_weight(pair: Pair, record_property):
     world = pair.world
     begin_first(world)
     until(lambda: first_serves(world), "the first revision serves")
@@ -84,7 +86,7 @@ def test_a_leader_killed_between_breach_and_route_leaves_no_weight(pair: Pair):
     assert world.stage.weights() == {"r1": 75, "r2": 25}
     until(lambda: world.stage.weights() == {"r1": 100}, "no weight is left", seconds=TAKEOVER_SECONDS + 10)
     took = time.monotonic() - killed_at
-    print(f"weight 0 after {took:.1f} s")
+    record_property("failover_seconds", round(took, 1))
     assert took <= TAKEOVER_SECONDS
     until(lambda: world.stage.condition("Stalled") == "True/RolledBack", "status says so")
     assert made_twice(pair) == []
@@ -98,6 +100,7 @@ LOST = {
 }
 
 
+@pytest.mark.row(6)
 def test_a_leader_without_its_lease_stops_in_time_and_comes_back(api, namespace, tmp_path):
     install_routes(api)
 

@@ -85,6 +85,7 @@ def lose_status(api, world: World, plural: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("jobs", ["there", "gone"])
+@pytest.mark.row(2)
 def test_jobs_whose_status_is_lost_are_not_run_again(api, world: World, jobs: str):
     finetuned(world)
     evaluated(world)
@@ -102,6 +103,7 @@ def test_jobs_whose_status_is_lost_are_not_run_again(api, world: World, jobs: st
     assert sorted(made(world)) == ([] if jobs == "there" else ["tickets-data-1", "tickets-eval-eval-1"])
 
 
+@pytest.mark.row(2)
 def test_a_settled_deployment_whose_status_is_lost_serves_on(api, world: World):
     begin_first(world)
     until(lambda: first_serves(world), "the first revision serves")
@@ -122,6 +124,7 @@ def rebuilt(api, world: World) -> None:
     until(lambda: "StatusRebuilt" in {e["reason"] for e in world.stage.list("events")}, "it is told")
 
 
+@pytest.mark.row(2)
 def test_a_rollout_whose_status_is_lost_begins_again_as_the_same_revision(api, world: World):
     begin_first(world)
     until(lambda: first_serves(world), "the first revision serves")
@@ -137,6 +140,7 @@ def test_a_rollout_whose_status_is_lost_begins_again_as_the_same_revision(api, w
     assert [weights.get("r2", 0) for weights in written_weights(world)] == [0, 25, 50], "it earns its weight again"
 
 
+@pytest.mark.row(2)
 def test_a_rejected_revision_whose_status_is_lost_stays_rejected(api, world: World):
     begin_first(world)
     until(lambda: first_serves(world), "the first revision serves")

@@ -75,6 +75,7 @@ def told(node) -> Told:
     )  # fmt: skip
 
 
+@pytest.mark.row(74, 76)
 def test_the_adapter_has_a_digest_and_a_cost(told):
     assert condition(told.tuned, "Succeeded")["status"] == "True"
     assert told.tuned["artifact"]["digest"].startswith("sha256:")
@@ -103,6 +104,7 @@ def test_the_second_revision_took_over_without_a_failed_request(told):
     assert {name.split("-")[0] for name in counts} >= {"r1", "r2"}
 
 
+@pytest.mark.row(53)
 def test_the_unfit_successor_passed_its_evaluation_and_was_taken_back(told):
     assert told.unfit_judged["verdict"] == "Passed"
     entry = told.end["history"][0]
@@ -114,6 +116,7 @@ def test_the_unfit_successor_passed_its_evaluation_and_was_taken_back(told):
     assert told.end["stable"]["number"] == 2
 
 
+@pytest.mark.row(1)
 def test_a_rejected_revision_stays_rejected_and_the_stable_serves(told):
     status = told.story.status("mdep", "support")
     assert status["rejected"].startswith("r3-")
@@ -136,6 +139,7 @@ def test_the_operator_logged_no_traceback(told):
     assert "kopf ended" not in logs
 
 
+@pytest.mark.row(78)
 def test_no_ticket_text_is_in_logs_events_or_status(told):
     written = [phrases[split] for phrases in TEAM.values() for split in (TRAIN, FINAL)]
     marks = [max(phrase.split("{p}"), key=len).strip() for phrases in written for phrase in phrases]

@@ -43,6 +43,7 @@ def test_lint_is_clean(helm):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.row(73)
 def test_no_rule_is_a_wildcard_and_none_touches_secrets(helm):
     for document in render(helm):
         for rule in document.get("rules", []) if document["kind"] in ("Role", "ClusterRole") else []:
@@ -85,6 +86,7 @@ def test_watching_two_namespaces_takes_a_role_in_each_and_no_cluster_role(helm):
     assert all(role["rules"] == everywhere for role in roles)
 
 
+@pytest.mark.row(74)
 def test_the_operator_meets_pod_security_restricted(helm):
     pod = named(render(helm), "Deployment", "luthier")["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True

@@ -50,6 +50,7 @@ async def _run(prober):
     return asyncio.create_task(prober.run())
 
 
+@pytest.mark.row(58)
 async def test_not_ready_until_a_token_was_generated(quick):
     prober, engine = _prober()
     assert prober.not_ready() == "no token has been generated yet"
@@ -59,6 +60,7 @@ async def test_not_ready_until_a_token_was_generated(quick):
     running.cancel()
 
 
+@pytest.mark.row(58)
 async def test_an_engine_that_only_fails_is_never_ready(quick):
     prober, engine = _prober(Behaviour(never_ready=True))
     running = await _run(prober)
@@ -90,6 +92,7 @@ async def test_an_idle_engine_is_asked_again(quick, idle, checks):
     running.cancel()
 
 
+@pytest.mark.row(58)
 async def test_readiness_is_lost_when_generation_begins_to_fail(quick):
     clock = Clock()
     prober, _ = _prober(Behaviour(error_rate=0.5), clock=clock)

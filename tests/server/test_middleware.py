@@ -359,6 +359,7 @@ async def test_a_body_in_pieces_reaches_the_engine_whole():
     assert seen == [{"type": "http.request", "body": body, "more_body": False}]
 
 
+@pytest.mark.row(79)
 async def test_a_body_that_is_too_large_is_refused(monkeypatch):
     monkeypatch.setattr("luthier_server.gate.MAX_BODY_BYTES", 10)
     setup = Setup(_fail)

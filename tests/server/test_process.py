@@ -91,6 +91,7 @@ def _listens(serving):
         return False
 
 
+@pytest.mark.row(58)
 def test_an_engine_that_cannot_generate_is_alive_and_never_ready(start):
     serving = start(Behaviour(never_ready=True))
     wait_for(lambda: _listens(serving), seconds=30)

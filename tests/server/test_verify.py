@@ -115,6 +115,7 @@ def _remove_weights(folder):
         (_remove_weights, "ModelNotFound", "no .safetensors"),
     ],
 )
+@pytest.mark.row(76)
 def test_a_changed_folder_is_refused(models, change, reason, words):
     change(models[0])
     with pytest.raises(RefusedError, match=words) as refused:
@@ -130,6 +131,7 @@ def test_an_adapter_of_another_base_is_refused_by_name(models):
     assert refused.value.reason == "BaseMismatch"
 
 
+@pytest.mark.row(76)
 def test_another_artifact_than_the_evaluated_one_is_refused(models):
     folder, _, digest = models
     write_artifact(folder / "newer", base=folder / "base", behaviour=Behaviour(error_rate=0.5))

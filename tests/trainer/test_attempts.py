@@ -135,6 +135,7 @@ def validation_losses(config: TrainConfig) -> dict[int, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.row(29, 36)
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(start, train_config, uninterrupted):
     """kill -9 twice at moments that differ from run to run; then to the end."""
     config = train_config(**RECIPE, checkpoint_interval_seconds=0)
@@ -152,6 +153,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(start, train_conf
 
 
 @pytest.mark.slow
+@pytest.mark.row(30)
 def test_sigterm_saves_and_the_next_attempt_goes_on(start, train_config, uninterrupted):
     config = train_config(**RECIPE, progress_port=(port := free_port()))
     attempt = start(config)

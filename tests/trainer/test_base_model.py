@@ -43,6 +43,7 @@ def test_the_digest_follows_the_weights_and_not_the_card(folder):
 
 
 @pytest.mark.parametrize("name", ["modeling_x.py", "pytorch_model.bin", "sub/optimizer.pt", "x.pkl", "native.so"])
+@pytest.mark.row(75)
 def test_files_that_may_hold_code_are_refused(folder, name):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"")
@@ -51,12 +52,14 @@ def test_files_that_may_hold_code_are_refused(folder, name):
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+@pytest.mark.row(75)
 def test_a_model_that_asks_for_code_of_its_own_is_refused(folder, name):
     edit_json(folder / name, auto_map={"AutoModelForCausalLM": "modeling_x.X"})
     with pytest.raises(UserError, match=f"{name} asks for code"):
         open_base_model(folder, URI)
 
 
+@pytest.mark.row(71)
 def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
     (tmp_path / "secret").write_text("s")
     (folder / "notes.txt").symlink_to(tmp_path / "secret")
@@ -113,6 +116,7 @@ def header(tensors: dict, data: bytes) -> bytes:
         ),
     ],
 )
+@pytest.mark.row(75)
 def test_unsound_safetensors_are_refused(folder, content):
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"model.safetensors is not sound"):

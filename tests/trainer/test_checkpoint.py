@@ -51,6 +51,7 @@ def test_the_newest_complete_one_is_found_by_number_not_by_name(store):
     assert newest_step(store) == 10
 
 
+@pytest.mark.row(36)
 def test_one_without_its_marker_is_as_if_absent(store):
     write(store, 5)
     write(store, 6, seal=False)
@@ -58,6 +59,7 @@ def test_one_without_its_marker_is_as_if_absent(store):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "removed", "marker cut"])
+@pytest.mark.row(36)
 def test_a_damaged_one_is_passed_over(store, damage):
     write(store, 5)
     path = write(store, 6)

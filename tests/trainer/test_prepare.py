@@ -187,12 +187,14 @@ def test_a_source_that_may_not_be_read_is_named(tmp_path, prepare_config, kind):
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
+@pytest.mark.row(69)
 def test_an_empty_file_is_refused(tmp_path, prepare_config, content):
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(UserError, match=r"pvc://data/a.jsonl: no rows"):
         prepare(prepare_config(tmp_path / "a.jsonl"))
 
 
+@pytest.mark.row(69)
 def test_wrong_rows_are_named_together_and_counted(tmp_path, prepare_config):
     source = tmp_path / "a.jsonl"
     good = json.dumps(ticket_rows(1)[0])
@@ -349,6 +351,7 @@ def test_a_damaged_artifact_is_not_used_again(tmp_path, prepare_config, damage):
     assert prepare(config).details["reused"] is None
 
 
+@pytest.mark.row(37)
 def test_a_full_disk_is_named_and_leaves_nothing_complete(tmp_path, prepare_config, monkeypatch):
     import luthier_trainer.shards as shards
 

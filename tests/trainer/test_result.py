@@ -60,6 +60,7 @@ def test_report_says_again_what_the_step_had_said(tmp_path, termination_log):
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "ResultMissing"), ("{", "ResultUnreadable")])
+@pytest.mark.row(39)
 def test_report_without_a_result_is_an_internal_error(tmp_path, termination_log, content, reason):
     path = tmp_path / "result.json"
     if content is not None:
@@ -117,6 +118,7 @@ def test_a_user_error_keeps_its_field():
     assert (found.outcome, found.field) == ("UserError", "training.epochs")
 
 
+@pytest.mark.row(37)
 def test_a_result_that_can_not_be_stored_is_still_told(tmp_path, termination_log):
     (tmp_path / "file").write_text("not a folder")
     assert result.publish_result(make_result("UserError", "disk full"), tmp_path / "file" / "result.json") == 10

@@ -53,6 +53,7 @@ def messages(*entries: object) -> bytes:
         pytest.param(b"[" * 200_000, "nested too deep", id="nesting bomb"),
     ],
 )
+@pytest.mark.row(69)
 def test_a_wrong_row_is_refused_by_place_and_cause(line, problem):
     with pytest.raises(RowError, match=problem) as caught:
         parse_row(line, PLACE, "Auto")
@@ -91,6 +92,7 @@ def test_a_file_may_begin_with_a_byte_order_mark_and_have_blank_lines(tmp_path):
     assert [row.place.line for row in found if isinstance(row, Row)] == [1, 4]
 
 
+@pytest.mark.row(69)
 def test_one_endless_line_is_refused_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "MAX_LINE_BYTES", 1 << 20)
     file = tmp_path / "a.jsonl"

@@ -206,6 +206,7 @@ def test_a_run_killed_after_its_last_checkpoint_only_publishes(train, train_conf
     assert again.details["artifact"]["digest"] == first.details["artifact"]["digest"]
 
 
+@pytest.mark.row(36)
 def test_half_written_and_damaged_checkpoints_are_passed_over(train, run, train_config, monkeypatch):
     config = train_config(checkpoint_interval_seconds=0, checkpoint_keep=3)
     with monkeypatch.context() as patch:
@@ -228,6 +229,7 @@ def test_checkpoints_hold_no_pickled_arguments_and_are_rotated(train, train_conf
     assert not list(folder.rglob("training_args.bin"))
 
 
+@pytest.mark.row(35)
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint(train, train_config, monkeypatch):
     from luthier_trainer.loop import AdapterTrainer
 
@@ -401,6 +403,7 @@ def test_an_artifact_is_never_overwritten(train, train_config):
     assert [p.name for p in Path(config.artifact_dir).iterdir()] == ["precious"]
 
 
+@pytest.mark.row(37)
 def test_a_checkpoint_that_can_not_be_written_is_the_storages_fault(train, train_config, monkeypatch):
     """`torch.save` meets a device that is always full."""
     import torch
@@ -414,6 +417,7 @@ def test_a_checkpoint_that_can_not_be_written_is_the_storages_fault(train, train
     assert error.value.field == "workspace.claimName"
 
 
+@pytest.mark.row(31)
 def test_running_out_of_memory_names_what_to_lower():
     import torch
 

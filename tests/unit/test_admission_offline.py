@@ -19,6 +19,7 @@ def _said(index):
 
 
 @pytest.mark.parametrize("index", range(len(REFUSED)), ids=lambda i: REFUSED[i].name)
+@pytest.mark.row(43, 71, 79)
 def test_refused(index):
     assert _said(index)
 

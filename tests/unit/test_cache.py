@@ -17,6 +17,7 @@ def names(cache):
     return {o["metadata"]["name"]: int(o["metadata"]["resourceVersion"]) for o in cache}
 
 
+@pytest.mark.row(21)
 def test_an_older_event_changes_nothing():
     cache = Cache()
     cache.put(obj("a", 5))
@@ -25,6 +26,7 @@ def test_an_older_event_changes_nothing():
     assert names(cache) == {"a": 5}
 
 
+@pytest.mark.row(17)
 def test_a_list_replaces_the_whole():
     cache = Cache()
     cache.replace([obj("a", 1), obj("b", 2)], "2")
@@ -76,6 +78,7 @@ HISTORY = [("put", obj("a", 3)), ("put", obj("a", 4)), ("put", obj("b", 5)), ("r
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(HISTORY)))
+@pytest.mark.row(21)
 def test_every_order_with_a_list_last_or_not_ends_in_the_same_objects(order):
     cache = Cache()
     for verb, what in order:

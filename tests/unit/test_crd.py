@@ -47,6 +47,7 @@ def test_every_field_has_a_description_written_for_it():
         assert "Base of all API models" not in node["description"], path
 
 
+@pytest.mark.row(79)
 def test_every_list_map_and_string_is_bounded():
     bounds = {"array": "maxItems", "string": "maxLength"}
     for path, node in ALL_NODES:
@@ -56,6 +57,13 @@ def test_every_list_map_and_string_is_bounded():
         assert bound is None or bound in node, f"{path} has no {bound}"
 
 
+@pytest.mark.row(73)
+def test_no_reference_leaves_its_namespace_but_the_gateways():
+    found = {path for path, _ in SPEC_NODES if path.rpartition(".")[2].lower().endswith("namespace")}
+    assert found == {"ModelDeployment.spec.gateway.parentRefs.items.namespace"}
+
+
+@pytest.mark.row(79)
 def test_every_integer_of_a_spec_has_a_range():
     for path, node in SPEC_NODES:
         if node.get("type") == "integer" and "enum" not in node:

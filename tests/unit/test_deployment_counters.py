@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from luthier.deployment.counters import (
     Edges,
     PodCounters,
@@ -38,11 +40,13 @@ def test_increments_fall_into_the_look_of_their_scrape():
     assert pods["uid-a-r2-x"].at == 7
 
 
+@pytest.mark.row(51)
 def test_a_decrease_is_a_restart_from_zero():
     counts, _ = per_look(started("a-r2-x", {-1: 10, 2: 12, 4: 3}))
     assert counts[0].candidate["started"] == 2 + 3
 
 
+@pytest.mark.row(51)
 def test_a_restart_is_seen_by_any_counter_and_holds_for_all_of_the_pod():
     bad = series("luthier_requests_total", "a-r2-x", {-1: 0, 2: 0, 4: 9}, outcome="refused")
     counts, _ = per_look([*started("a-r2-x", {-1: 10, 2: 10, 4: 9}), *bad])

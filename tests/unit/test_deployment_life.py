@@ -155,6 +155,7 @@ def test_a_healthy_candidate_is_promoted_step_by_step():
     assert world.weights() == {"r2": 100}
 
 
+@pytest.mark.row(53)
 def test_a_breaching_candidate_is_taken_back_with_numbers():
     world = serving()
     world.behaviour["r2"] = Behaviour(errors=0.4)
@@ -180,6 +181,7 @@ def test_a_breaching_candidate_is_taken_back_with_numbers():
     assert world.status["rejected"].startswith("r2-")
 
 
+@pytest.mark.row(53)
 def test_a_breach_in_a_pause_is_seen_too():
     world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
     world.successor()
@@ -230,6 +232,7 @@ def test_a_failing_stable_freezes_the_rollout():
     assert world.condition("Ready") == "False/BaselineUnhealthy"
 
 
+@pytest.mark.row(45)
 def test_without_traffic_nothing_advances():
     world = serving()
     world.rate = 0
@@ -249,6 +252,7 @@ def test_a_step_that_begins_does_not_show_the_numbers_of_the_one_before():
     assert any("/20" in verdict for verdict in shown)
 
 
+@pytest.mark.row(50)
 def test_an_undecided_step_is_held_or_rolled_back_as_the_spec_says():
     for choice, expected in (("Hold", "False/RolloutHeld"), ("Rollback", "False/RolledBack")):
         world = serving(analysis={"maxStepSeconds": 60, "onInconclusive": choice})
@@ -287,6 +291,7 @@ def test_an_analysis_that_is_changed_in_mid_rollout_counts_from_the_next_one_on(
 # Prometheus
 
 
+@pytest.mark.row(44)
 def test_without_prometheus_no_weight_is_given_and_nothing_fails():
     world = serving()
     world.prometheus_error = "Prometheus at http://nowhere:9090 cannot be reached"
@@ -300,6 +305,7 @@ def test_without_prometheus_no_weight_is_given_and_nothing_fails():
     assert world.run(300, until=lambda: world.status["stable"]["name"].startswith("r2"))
 
 
+@pytest.mark.row(44)
 def test_prometheus_that_dies_in_mid_rollout_holds_the_weight():
     world = serving()
     world.successor()
@@ -330,6 +336,7 @@ def test_a_stable_that_fails_in_a_pause_keeps_the_rest_of_the_traffic():
     assert world.condition("Ready") == "False/BaselineUnhealthy"
 
 
+@pytest.mark.row(48)
 def test_pods_that_are_not_scraped_hold_the_weight():
     world = serving()
     world.successor()
@@ -490,6 +497,7 @@ def test_weight_waits_for_all_pods_of_both_sides():
     assert "1 of 2 pods of r1" in world.message("Ready")
 
 
+@pytest.mark.row(53)
 def test_traffic_is_not_moved_onto_a_stable_without_pods():
     world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
     world.successor()
@@ -571,6 +579,7 @@ def test_a_retry_left_in_the_spec_counts_once():
     assert "candidate" not in world.status
 
 
+@pytest.mark.row(43)
 def test_a_spec_changed_in_mid_rollout_supersedes_the_candidate():
     world = serving()
     world.successor()
@@ -598,6 +607,7 @@ def test_a_spec_that_is_the_stable_again_withdraws_the_candidate():
     assert world.condition("Ready") == "True/Initial"
 
 
+@pytest.mark.row(60)
 def test_a_rejected_revision_comes_back_neither_by_itself_nor_by_a_detour():
     world = serving()
     world.behaviour["r2"] = Behaviour(errors=0.5)
@@ -663,6 +673,7 @@ def test_deleting_the_evaluation_in_mid_rollout_changes_nothing():
     assert world.run(400, until=lambda: world.status["stable"]["name"].startswith("r2-"))
 
 
+@pytest.mark.row(2)
 def test_a_lost_status_is_rebuilt_and_nothing_is_rolled_out_again():
     world = serving()
     del world.obj["status"]
@@ -699,6 +710,7 @@ def test_a_rejection_survives_a_lost_status():
     assert world.status["stable"]["name"].startswith("r1-")
 
 
+@pytest.mark.row(2, 55)
 def test_a_rollback_whose_status_write_was_lost_is_finished():
     world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
     world.successor()
@@ -806,6 +818,7 @@ def test_more_traffic_is_in_status_before_it_is_in_the_route():
     assert world.weights()["r2"] == 10
 
 
+@pytest.mark.row(27)
 def test_a_weight_that_somebody_else_wrote_is_put_back():
     world = serving()
     world.successor()
@@ -839,6 +852,7 @@ def test_a_route_of_somebody_else_says_nothing():
         world.tick()
 
 
+@pytest.mark.row(57)
 def test_a_gateway_that_is_missing_or_refuses_the_route_is_named_and_waited_for():
     world = World(gateway_accepts=False)
     plan = world.settle()

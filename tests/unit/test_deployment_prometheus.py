@@ -15,6 +15,7 @@ from luthier.deployment.observe import render_query
 from luthier.prometheus import PrometheusClient, PrometheusError, parse_samples, quote, quote_any
 
 
+@pytest.mark.row(46)
 def test_nan_and_infinity_are_kept_for_their_reader_to_refuse():
     values = [[1, "2"], [2, "NaN"], [3, "+Inf"], [4, "-Inf"]]
     data = {"resultType": "matrix", "result": [{"metric": {"pod": "a"}, "values": values}]}
@@ -26,6 +27,7 @@ def test_a_vector_is_one_sample_a_series():
     assert parse_samples(data)[0].value == 3
 
 
+@pytest.mark.row(52)
 def test_label_values_cannot_break_out_of_the_query():
     assert quote('a"} or {b\\\n') == '"a\\"} or {b\\\\\\n"'
     assert quote_any(("1.5", "a|b")) == '"1\\\\.5|a\\\\|b"'
@@ -88,6 +90,7 @@ async def test_what_is_not_prometheus_is_an_error_with_the_address(message):
     assert "http://127.0.0.1:" in str(caught.value)
 
 
+@pytest.mark.row(52)
 async def test_a_slow_answer_is_an_error():
     async def handler(request):
         await asyncio.Event().wait()

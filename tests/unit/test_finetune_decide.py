@@ -595,6 +595,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+@pytest.mark.row(26, 29, 30, 31, 32, 33, 37, 39)
 def test_the_next_step(row):
     plan = decide_row(row)
     assert summary(plan.status) == row.succeeded
@@ -739,6 +740,7 @@ def test_a_pod_that_does_not_answer_changes_nothing():
     assert running(first.status, None, after=300).status == first.status
 
 
+@pytest.mark.row(26)
 def test_terminal_is_terminal():
     ended = decide_row(ROWS["trained: the run has succeeded"]).status
     plan = decide(make_finetunejob(status=ended), Observed(now=NOW + timedelta(days=1), settings=SETTINGS))
@@ -850,6 +852,7 @@ BY_FORMER_RULES = {
 
 
 @pytest.mark.parametrize("row", BY_FORMER_RULES.values(), ids=BY_FORMER_RULES.keys())
+@pytest.mark.row(43)
 def test_what_runs_ends_by_the_defaults_of_its_day(row):
     """The platform's defaults now give two GPUs to one process: refused for a new Job alone."""
     settings = Settings(_env_file=None, default_training_resources={"limits": {"nvidia.com/gpu": "2"}})

@@ -72,6 +72,7 @@ def test_a_life_makes_two_jobs_and_few_writes():
 
 
 @pytest.mark.parametrize("lost_attempts", [0, 2])
+@pytest.mark.row(2)
 def test_killed_before_any_status_write_the_end_is_the_same(lost_attempts):
     straight = live(World(obj=make_finetunejob()), lost_attempts=lost_attempts)
     for number in range(1, straight.status_writes + 1):
@@ -80,6 +81,7 @@ def test_killed_before_any_status_write_the_end_is_the_same(lost_attempts):
         assert world.created == straight.created, f"status write {number} lost"
 
 
+@pytest.mark.row(2)
 def test_a_status_that_was_emptied_is_rebuilt_without_training_again():
     world = live(World(obj=make_finetunejob()), lost_attempts=1)
     made = list(world.created)

@@ -148,18 +148,24 @@ HEALTHY = {
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_a_candidate_on_the_border_is_taken_back_as_rarely_as_promised(name):
+@pytest.mark.row(50)
+def test_a_candidate_on_the_border_is_taken_back_as_rarely_as_promised(name, record_property):
     traffic, hypothesis = HEALTHY[name]
+    share = share_failed(traffic, hypothesis)
+    record_property("false_rollbacks_at_5_percent", f"{round(share * RUNS)}/{RUNS}")
     # Three standard deviations above the bound; what is measured lies well below it (docs/analysis.md).
-    assert share_failed(traffic, hypothesis) <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / RUNS)
+    assert share <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / RUNS)
 
 
-def test_a_healthy_candidate_passes_the_default_plan_with_default_bounds():
+@pytest.mark.row(50)
+def test_a_healthy_candidate_passes_the_default_plan_with_default_bounds(record_property):
     plan = {"weights": (1, 5, 10, 25, 50), "seconds": 60, "threshold": DEFAULT_THRESHOLD}
-    for seed in range(6):
-        assert rollout(Traffic(shock=outage), ERRORS, seed=seed, **plan) is None
+    taken_back = [rollout(Traffic(shock=outage), ERRORS, seed=seed, **plan) is not None for seed in range(6)]
+    record_property("false_rollbacks", f"{sum(taken_back)}/{len(taken_back)}")
+    assert not any(taken_back)
 
 
+@pytest.mark.row(53)
 @pytest.mark.parametrize(
     ("traffic", "weight", "p50", "p95"),
     [
@@ -172,12 +178,13 @@ def test_a_healthy_candidate_passes_the_default_plan_with_default_bounds():
         (Traffic(candidate=0.06), 25, 116, 233),
     ],
 )
-def test_a_breach_is_seen_within_the_promised_seconds(traffic, weight, p50, p95):
+def test_a_breach_is_seen_within_the_promised_seconds(traffic, weight, p50, p95, record_property):
     runs = 25
     delays = sorted(
         rollout(traffic, ERRORS, weights=(weight,), seconds=1800, threshold=DEFAULT_THRESHOLD, seed=seed) or 1e9
         for seed in range(runs)
     )
+    record_property("breaches_missed", f"{sum(seconds >= 1e9 for seconds in delays)}/{runs}")
     # Medians of 25 runs scatter; the promise is the order of magnitude, not the third digit.
     assert delays[runs // 2] <= 1.5 * p50 + 1
     assert delays[int(runs * 0.95)] <= 1.5 * p95 + 2
@@ -241,8 +248,10 @@ CEILING_60 = {"name": "LatencyCeiling", "ceilingSeconds": "60", "floorPercent": 
         (CEILING_60, {"rate": 10, "bad": {"candidate": 0.05, "stable": 0.0}, "late": 65.0, "pauses": True}),
     ],
 )
-def test_a_candidate_on_the_border_stays_on_the_operators_own_way_too(metric, case):
+@pytest.mark.row(50)
+def test_a_candidate_on_the_border_stays_on_the_operators_own_way_too(metric, case, record_property):
     failed = sum(judged(metric, seed=seed, **case).outcome == "Fail" for seed in range(RUNS))
+    record_property("false_rollbacks_at_5_percent", f"{failed}/{RUNS}")
     assert failed / RUNS <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / RUNS)
 
 

@@ -150,6 +150,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize(("job", "pods", "expected"), ENDINGS.values(), ids=ENDINGS.keys())
+@pytest.mark.row(29, 30, 31, 35)
 def test_a_job_is_judged_by_who_is_at_fault(job, pods, expected):
     ending = jobs.judge_job(job, pods, container="trainer")
     assert (ending and (str(ending.outcome), str(ending.reason), ending.final)) == expected
@@ -175,10 +176,12 @@ PENDING = {
 
 
 @pytest.mark.parametrize(("pod", "expected"), PENDING.values(), ids=PENDING.keys())
+@pytest.mark.row(32, 33)
 def test_a_pod_that_does_not_run_is_explained(pod, expected):
     assert jobs.explain_pod(pod) == expected
 
 
+@pytest.mark.row(29)
 def test_a_stuck_pod_blocks_nothing_after_a_minute():
     pod = deleting(pod_of(JOB), due=-59)
     assert not jobs.is_stuck(pod, NOW)

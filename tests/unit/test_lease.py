@@ -1,5 +1,7 @@
 """Who holds the Lease, on a clock of the test's own."""
 
+import pytest
+
 from luthier.lease import Hold
 
 
@@ -46,6 +48,7 @@ def test_each_renewal_that_is_seen_starts_the_wait_again():
     assert not hold.may_take(lease("them", 5))
 
 
+@pytest.mark.row(7)
 def test_times_in_the_record_are_never_compared():
     hold, clock = make()
     ancient = lease("them", 1)
@@ -55,6 +58,7 @@ def test_times_in_the_record_are_never_compared():
     assert not hold.may_take(ancient)
 
 
+@pytest.mark.row(6)
 def test_work_and_writes_stop_ten_seconds_after_the_last_renewal_was_asked_for():
     hold, clock = make()
     assert not hold.is_held()

@@ -41,6 +41,7 @@ T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         (TimeoutError(), Retry(), "Reconciling", "InternalError"),
     ],
 )
+@pytest.mark.row(13, 14, 22)
 def test_what_follows_from_an_error(error, outcome, mark, reason):
     verdict = judge(error)
     assert (verdict.outcome, verdict.mark, verdict.reason) == (outcome, mark, reason)
@@ -150,6 +151,7 @@ class Nobody:
         return None
 
 
+@pytest.mark.row(21)
 async def test_an_object_whose_deletion_the_watch_did_not_tell_is_forgotten():
     obj = make_modeldeployment()
     own = OwnCache(enqueue=lambda key: None)

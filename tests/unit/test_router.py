@@ -57,10 +57,12 @@ def test_in_force_when_the_gateway_accepted_this_generation():
         [{"parentRef": {"name": "gw"}}],
     ],
 )
+@pytest.mark.row(57)
 def test_not_in_force(reported):
     assert not route_in_force(route(reported=reported))
 
 
+@pytest.mark.row(57)
 def test_every_gateway_has_to_accept():
     parents = [{"name": "gw"}, {"name": "gw2", "namespace": "infra"}]
     one, two = report({"name": "gw"}), report({"name": "gw2", "namespace": "infra"})

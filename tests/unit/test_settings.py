@@ -26,6 +26,7 @@ def test_a_wrong_value_names_its_setting(monkeypatch):
         Settings()
 
 
+@pytest.mark.row(78)
 def test_headers_are_never_printed(monkeypatch):
     monkeypatch.setenv("LUTHIER_PROMETHEUS_HEADERS", '{"Authorization":"Bearer hush"}')
     settings = Settings()

@@ -24,6 +24,7 @@ def test_a_uri_is_split_into_claim_and_path(uri, claim, path, inside):
     assert uri_of(inside) == uri
 
 
+@pytest.mark.row(71)
 def test_another_scheme_is_refused():
     with pytest.raises(ValueError, match="s3://bucket"):
         locate("s3://bucket/x")

@@ -36,6 +36,7 @@ def test_before_the_first_start_no_watch_has_an_age(watch):
     assert watch.ages() == {}
 
 
+@pytest.mark.row(12, 19)
 async def test_a_watch_that_stays_silent_grows_older_over_every_new_start(watch, clock):
     watch.new_life()
     clock.now += 160

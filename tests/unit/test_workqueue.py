@@ -60,6 +60,7 @@ def test_requeue_after_counts_from_the_end_of_the_pass(schedule):
     assert schedule.next_at() == 32
 
 
+@pytest.mark.row(10)
 def test_failures_back_off_exponentially_up_to_a_minute_and_success_resets(schedule):
     now, delays = 0.0, []
     schedule.add(A, now)
@@ -101,6 +102,7 @@ def test_an_event_during_a_failing_pass_waits_as_well(schedule):
     assert schedule.next_at() == 5
 
 
+@pytest.mark.row(14)
 def test_a_throttled_key_waits_as_long_as_the_server_asked_whatever_happens(schedule):
     schedule.add(A, 0)
     schedule.take(0)
@@ -111,6 +113,7 @@ def test_a_throttled_key_waits_as_long_as_the_server_asked_whatever_happens(sche
     assert schedule.take(20) == A
 
 
+@pytest.mark.row(10)
 def test_one_key_that_fails_holds_up_no_other(schedule):
     schedule.add(A, 0)
     schedule.take(0)
