@@ -47,8 +47,8 @@ def run_rows(folder: Path) -> list[Case]:
     report = folder / "rows.xml"
     paths = [str(TESTS / name) for name in HERE]
     command = [sys.executable, "-m", "pytest", "-q", *paths, "-m", "row and not node", f"--junitxml={report}"]
-    # As in the Makefile: what a killed kopf leaves to the garbage collector is nobody's fault.
-    command += ["-W", "ignore::pytest.PytestUnraisableExceptionWarning", "-p", "no:cacheprovider"]
+    # As in the Makefile: what a killed kopf leaves is nobody's fault. Properties need the older form of the report.
+    command += ["-W", "ignore::pytest.PytestUnraisableExceptionWarning", "-o", "junit_family=xunit1"]
     print(f"the rows of the table of faults: {' '.join(command[1:])}", flush=True)
     done = subprocess.run(command, cwd=TESTS.parent, env={**os.environ, "PYTHONUNBUFFERED": "1"}, check=False)
     if not report.exists():
