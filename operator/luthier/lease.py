@@ -1,8 +1,8 @@
-"""One of several replicas acts: a coordination Lease, 15/10/2 s, on the monotonic clock.
+"""One of several replicas acts: a coordination Lease, 12/7/2 s, on the monotonic clock.
 
 Wall clocks are written for people and never compared: what counts is how long ago, on our own clock, we saw the
-record change. The holder stops before others may start: at 10 s without a renewal its work is cancelled and awaited,
-and from the same moment `may_write` refuses, so that a write (4 s at most) ends before the 15 s are over.
+record change. The holder stops before others may start: at 7 s without a renewal its work is cancelled and awaited,
+and from the same moment `may_write` refuses, so that a write (4 s at most) ends before the 12 s are over.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from luthier.resources import LEASE
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 15.0
-RENEW_WITHIN_SECONDS = 10.0
+LEASE_SECONDS = 12.0
+"""With the two seconds between two looks at it, another replica leads within 15 s of a death."""
+RENEW_WITHIN_SECONDS = 7.0
 RETRY_SECONDS = 2.0
 REQUEST_SECONDS = 2.0
 
@@ -39,7 +40,7 @@ class Hold:
         self._renewed_at: float | None = None
 
     def is_held(self) -> bool:
-        """Say whether the Lease is ours and was renewed within 10 s: then work goes on, and writes may start."""
+        """Say whether the Lease is ours and was renewed within 7 s: then work goes on, and writes may start."""
         return self._renewed_at is not None and self._clock() - self._renewed_at < RENEW_WITHIN_SECONDS
 
     def seconds_left(self) -> float:

@@ -12,8 +12,9 @@ import yaml
 from factories import make_finetunejob
 from faults.crash import compare, run
 from faults.lives import LIVES, begin_first, first_serves
-from faults.replicas import LEASE_SECONDS, Pair, Replica, open_pair
+from faults.replicas import Pair, Replica, open_pair
 from faults.world import World
+from luthier.lease import LEASE_SECONDS
 from servingstage import install_routes
 from waiting import until
 

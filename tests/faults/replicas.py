@@ -15,8 +15,6 @@ from faults.proxy import FaultProxy, Write
 from faults.world import World, open_world
 from waiting import until
 
-LEASE_SECONDS = 15.0
-
 
 @dataclass(kw_only=True)
 class Replica:
