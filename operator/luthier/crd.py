@@ -180,7 +180,9 @@ def custom_resource_definition(kind: Kind) -> Schema:
         "storage": True,
         "subresources": {"status": {}},
         "additionalPrinterColumns": [
-            {"name": c.name, "type": c.type, "jsonPath": c.path, "description": c.description} for c in kind.columns
+            {"name": c.name, "type": c.type, "jsonPath": c.path, "description": c.description}
+            | ({"priority": 1} if c.wide else {})
+            for c in kind.columns
         ],
         "schema": {"openAPIV3Schema": kind_schema(kind)},
     }

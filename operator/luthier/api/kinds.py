@@ -22,6 +22,8 @@ class Column:
     path: str
     description: str
     type: Literal["string", "integer", "date"] = "string"
+    wide: bool = False
+    """Shown by `kubectl get -o wide` only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +88,22 @@ MODEL_DEPLOYMENT = Kind(
     status=ModelDeploymentStatus,
     columns=(
         Column(name="Serving", path=_condition("Serving", "status"), description="Whether clients get answers."),
-        Column(name="Stable", path=".status.stable.name", description="The revision that serves."),
-        Column(name="Candidate", path=".status.candidate.name", description="The revision being tried."),
-        Column(name="Step", path=".status.rollout.step", type="integer", description="The rollout's step, from 1."),
-        Column(name="Weight", path=".status.weights.candidate", type="integer", description="The candidate's percent."),
+        Column(name="Stable", path=".status.display.stable", description="The revision that serves."),
+        Column(name="Candidate", path=".status.display.candidate", description="The revision being tried."),
+        Column(name="Step", path=".status.display.step", description="The rollout's step, of how many."),
+        Column(name="Weight", path=".status.display.weight", description="The candidate's share of traffic."),
         Column(name="Verdict", path=".status.verdict", description="The newest judgement in a few words."),
         Column(
             name="Since",
             path=_condition("Ready", "lastTransitionTime"),
             type="date",
             description="When Ready last changed.",
+        ),
+        Column(
+            name="Message",
+            path=_condition("Ready", "message"),
+            description="What Ready says: the whole names, and what to do.",
+            wide=True,
         ),
     ),
 )

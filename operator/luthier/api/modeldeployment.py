@@ -337,6 +337,16 @@ class MetricStatus(KubeModel):
     threshold: Annotated[
         str, Field(default="0", max_length=16, description="Metrics over the allowed chance of a false rollback.")
     ]
+    candidate_interval: Annotated[
+        str,
+        Field(
+            default="",
+            max_length=32,
+            description="95 % interval of the candidate's rate, to read by; it decides nothing.",
+        ),
+    ]
+    stable_interval: Annotated[str, Field(default="", max_length=32, description="Likewise of the stable's.")]
+    bound: Annotated[str, Field(default="", max_length=64, description="What it may be at most, in words.")]
     message: Annotated[str, Field(default="", max_length=512, description="The numbers, in a sentence.")]
     query: Annotated[str, Field(default="", max_length=512, description="PromQL of the raw counters.")]
 
@@ -347,6 +357,10 @@ class AnalysisStatus(KubeModel):
     outcome: Annotated[Literal["Pass", "Fail", "Inconclusive", "Error"], Field(description="All metrics together.")]
     message: Annotated[str, Field(default="", max_length=512, description="Why.")]
     measured_at: Annotated[Timestamp | None, Field(default=None, description="When.")]
+    requests_exposed: Annotated[
+        int, Field(default=0, description="Requests that the candidate got in this rollout, over all steps.")
+    ]
+    bad_served: Annotated[int, Field(default=0, description="Of these, refused, failed or broken ones.")]
     metrics: Annotated[
         list[MetricStatus],
         Field(default_factory=list, max_length=8, description="Metric by metric.", json_schema_extra=list_map("name")),
@@ -395,10 +409,23 @@ class HistoryEntry(KubeModel):
     ended_at: Annotated[Timestamp, Field(description="When it was decided.")]
     breach_seen_at: Annotated[Timestamp | None, Field(default=None, description="First look with evidence against it.")]
     weight_written_at: Annotated[Timestamp | None, Field(default=None, description="When its weight became 0.")]
+    requests_exposed: Annotated[
+        int | None, Field(default=None, description="Requests that it got in this rollout, by the last look.")
+    ]
+    bad_served: Annotated[int | None, Field(default=None, description="Of these, refused, failed or broken ones.")]
     metrics: Annotated[
         list[MetricStatus],
         Field(default_factory=list, max_length=8, description="Counts at the end.", json_schema_extra=list_map("name")),
     ]
+
+
+class DisplayStatus(KubeModel):
+    """The columns of `kubectl get`. Made for people: programs read the fields that they are made from."""
+
+    stable: Annotated[str, Field(max_length=16, description="The stable revision's number: r7.")]
+    candidate: Annotated[str, Field(max_length=16, description="The candidate's: r8; - while none is tried.")]
+    step: Annotated[str, Field(max_length=8, description="The step it is at, of how many: 3/6.")]
+    weight: Annotated[str, Field(max_length=8, description="The candidate's share, as read from the route: 10%.")]
 
 
 class ModelDeploymentStatus(KubeModel):
@@ -424,6 +451,7 @@ class ModelDeploymentStatus(KubeModel):
     verdict: Annotated[
         str | None, Field(default=None, max_length=160, description="The newest judgement in a few words.")
     ]
+    display: Annotated[DisplayStatus | None, Field(default=None, description="What `kubectl get` shows.")]
     history: Annotated[
         list[HistoryEntry], Field(default_factory=list, max_length=20, description="Ended rollouts, newest first.")
     ]

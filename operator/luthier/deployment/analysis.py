@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from luthier.api.modeldeployment import MetricStatus
-from luthier.deployment import gates
+from luthier.deployment import display, gates
 from luthier.deployment.counters import (
     ArmCounts,
     Counter,
@@ -140,6 +140,7 @@ def _look(memory: Memory, gating: Sequence[Gate], counts: ArmCounts, *, end: flo
             evidence[gate.name] = replace(old, bursts=bursts)
         else:
             evidence[gate.name] = gates.look(old, gate.against(old), taken, at=end)
+    memory = memory.exposed(counts.candidate["started"], counts.candidate["bad"])
     return _warmed(replace(memory, at=end, evidence=evidence), counts.candidate["started"])
 
 
@@ -256,6 +257,9 @@ def _judge(gate: Gate, memory: Memory, scene: Scene, measured: Measured) -> Metr
         stable_started=n.stable_started,
         evidence=gates.format_log(log_e),
         threshold=f"{scene.threshold:g}",
+        candidate_interval=display.interval(n.candidate_bad, n.candidate_started),
+        stable_interval=display.interval(n.stable_bad, n.stable_started),
+        bound=display.bound(gate.against(evidence)),
         message=f"{describe(gate.subject, n)}; {why}"[:512],
         query=measured.query[:512],
     )

@@ -26,6 +26,7 @@ from luthier.deployment.observe import Observed, pod_prefix
 from luthier.deployment.pods import running_since
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
 from luthier.deployment.rollout import Facts, GiveUp, Move, Position, Stay, advance, plan_of
+from luthier.deployment.sentences import tell_pass, tell_shift
 from luthier.deployment.share import explain_share, find_lacking, find_share
 from luthier.jobs import is_deleting
 from luthier.plan import Event, Json, Plan
@@ -285,7 +286,8 @@ def _moved(
     if 0 < position.weight != weight:
         stay = explain_share(case, candidate, position)
     has_moved = (position.step, position.weight) != (rollout.step, rollout.weight)
-    next_rollout = rollout.model_copy(
+    looked = rollout.model_copy(update={"analysis": _shown_analysis(rollout, reading, case.now, has_moved=has_moved)})
+    next_rollout = looked.model_copy(
         update={
             "step": position.step,
             "weight": position.weight,
@@ -293,7 +295,6 @@ def _moved(
             "weight_in_force_at": position.in_force_at,
             "held_at": position.held_at,
             "held_seconds": position.held_seconds,
-            "analysis": _shown_analysis(rollout, reading, case.now, has_moved=has_moved),
         }
     )
     status = case.status.model_copy(
@@ -303,7 +304,7 @@ def _moved(
         status=status,
         state=State(kind="working", reason=stay.reason, message=f"{candidate.name} at {stay.message}"),
         weight=weight,
-        events=_events(case, candidate, stay, position, rollout, weight),
+        events=_events(case, candidate, stay, position, looked, weight),
         due=_dues(case, position, stay, reading),
     )
 
@@ -330,6 +331,8 @@ def _shown_analysis(
         outcome=reading.outcome,
         message=f"{reading.code}: {reading.message}"[:512],
         measured_at=now,
+        requests_exposed=memory.requests_exposed,
+        bad_served=memory.bad_served,
         metrics=list(reading.metrics),
         state=state,
     )
@@ -363,7 +366,7 @@ def _events(
         message = f"steps and analysis of spec.rollout have changed: {candidate.name} goes on by its own plan"
         events.append(Event(type="Normal", reason=str(Reason.PLAN_DRIFT), message=message))
     if position.weight != rollout.weight:
-        message = f"{candidate.name} gets {position.weight} % of the traffic (step {position.step})"
+        message = tell_shift(candidate.name, position, rollout)
         events.append(Event(type="Normal", reason=str(Reason.WEIGHT_CHANGED), message=message))
     if weight == 0 and case.weight_of(candidate.name) > 0:
         message = f"{candidate.name} has no ready pod: its traffic goes to the stable until it has"
@@ -403,7 +406,8 @@ def _promote(case: Case, candidate: RevisionStatus, rollout: RolloutStatus) -> D
     """Swap the roles in one status write: the route, read back, already carries all traffic."""
     initial = case.stable is None
     reason = Reason.INITIAL if initial else Reason.PROMOTED
-    message = "the first revision" if initial else f"passed {len(rollout.steps)} steps"
+    message = "the first revision" if initial else tell_pass(rollout, case.now)
+    seen = rollout.analysis
     entry = HistoryEntry(
         revision=candidate.name,
         outcome="Promoted",
@@ -415,7 +419,9 @@ def _promote(case: Case, candidate: RevisionStatus, rollout: RolloutStatus) -> D
         evaluation=candidate.evaluation,
         started_at=rollout.started_at,
         ended_at=case.now,
-        metrics=without_queries(rollout.analysis.metrics if rollout.analysis else ()),
+        requests_exposed=seen.requests_exposed if seen else None,
+        bad_served=seen.bad_served if seen else None,
+        metrics=without_queries(seen.metrics if seen else ()),
     )
     status = case.status.model_copy(
         update={

@@ -20,6 +20,7 @@ from luthier.deployment.build import (
     build_service,
 )
 from luthier.deployment.case import Case, outcome_of
+from luthier.deployment.display import show
 from luthier.deployment.observe import revision_of
 from luthier.deployment.revision import Revision, build_record
 from luthier.naming import child_name
@@ -65,11 +66,13 @@ def make_plan(case: Case, decision: Decision) -> Plan:
     traffic = None if decision.keep_route else _traffic(case, decision)
     dues = [*decision.due, *_retirements(case, status)]
     waits = [max(0.0, (due - case.seen.now).total_seconds()) for due in dues if due is not None]
+    weights = _weights(case, status)
     shown = status.model_copy(
         update={
             "stable": _with_ready(case, status.stable),
             "candidate": _with_ready(case, status.candidate),
-            "weights": _weights(case, status),
+            "weights": weights,
+            "display": show(status, weights),
             "url": _url(case),
             "observed_generation": case.obj["metadata"]["generation"],
         }

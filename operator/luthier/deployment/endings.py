@@ -17,6 +17,7 @@ from luthier.deployment.analysis import Reading
 from luthier.deployment.build import WITHDRAWN_ANNOTATION
 from luthier.deployment.case import Case, outcome_of
 from luthier.deployment.decision import MAX_HISTORY, Decision, State
+from luthier.deployment.display import share
 from luthier.deployment.observe import trouble_of
 from luthier.deployment.revision import number_of
 from luthier.plan import Event, Json
@@ -37,6 +38,8 @@ class Ending:
     written_at: datetime | None = None
     """When an earlier pass took the traffic away; None: this one does, if there is any."""
     metrics: tuple[MetricStatus, ...] = ()
+    exposed: tuple[int, int] | None = None
+    """Requests to the candidate and bad ones among them, when a newer look than status has says so."""
 
 
 def find_ending(case: Case, reading: Reading | None) -> Ending | None:
@@ -61,12 +64,14 @@ def _already_withdrawn(case: Case) -> Ending | None:
     if case.candidate is None or said.get("revision") != case.candidate.name:
         return None
     breach_at, written_at = said.get("breachSeenAt"), said.get("weightWrittenAt")
+    exposed = said.get("exposed")
     return Ending(
         outcome=cast(Outcome, said["outcome"]),
         reason=Reason(said["reason"]),
         message=said["message"],
         breach_at=parse_time(breach_at) if breach_at else None,
         written_at=parse_time(written_at) if written_at else None,
+        exposed=(exposed[0], exposed[1]) if exposed else None,
     )
 
 
@@ -111,6 +116,7 @@ def _proven_worse(reading: Reading) -> Ending | None:
         message=reading.message,
         breach_at=reading.failed_at,
         metrics=reading.metrics,
+        exposed=(reading.memory.requests_exposed, reading.memory.bad_served),
     )
 
 
@@ -158,6 +164,7 @@ def _note(ending: Ending, entry: HistoryEntry) -> Json:
         "message": ending.message,
         "breachSeenAt": format_time(breach_at) if breach_at else None,
         "weightWrittenAt": format_time(written_at) if written_at else None,
+        "exposed": ending.exposed,
     }
 
 
@@ -191,6 +198,7 @@ def _entry(
     where = f" at step {rollout.step} of {len(rollout.steps) + 1}, {rollout.weight} %" if rollout else ""
     analysis = rollout.analysis if rollout else None
     shown = ending.metrics or tuple(analysis.metrics if analysis else ())
+    seen = ending.exposed or ((analysis.requests_exposed, analysis.bad_served) if analysis else None)
     return HistoryEntry(
         revision=candidate.name,
         outcome=ending.outcome,
@@ -204,6 +212,8 @@ def _entry(
         ended_at=case.now,
         breach_seen_at=ending.breach_at,
         weight_written_at=ending.written_at or (case.now if weight else None),
+        requests_exposed=seen[0] if seen else None,
+        bad_served=seen[1] if seen else None,
         metrics=without_queries(shown),
     )
 
@@ -220,5 +230,7 @@ def _verdict(ending: Ending, name: str) -> str:
     failed = next((m for m in ending.metrics if m.outcome == "Fail"), None)
     if failed is None:
         return f"RolledBack({short}: {ending.reason})"[:160]
-    counts = failed.message.partition(";")[0]
-    return f"RolledBack({short}: {counts}, {failed.candidate_started} req)"[:160]
+    subject = failed.message.partition(" (")[0].rsplit(" ", 2)[0]  # "errors 41 % (21/51) vs …"
+    ours = share(failed.candidate_bad, failed.candidate_started)
+    stable = share(failed.stable_bad, failed.stable_started)
+    return f"RolledBack({short}: {subject} {ours} vs {stable}, {failed.candidate_started} req)"[:160]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from luthier.deployment import gates
 from luthier.deployment.counters import Edges, Pods, pods_from_json, pods_to_json
@@ -41,8 +41,16 @@ class Memory:
     edge: int | None = None
     """The edge nearest the stable's p95: chosen before the strata that it judges."""
     edge_at: float = 0.0
+    requests_exposed: int = 0
+    """Candidate requests in the whole rollout: for people."""
+    bad_served: int = 0
+    """Of these, refused, failed or broken ones."""
     pods: Pods = field(default_factory=dict)
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
+
+    def exposed(self, started: int, bad: int) -> Memory:
+        """Return it after so many more candidate requests, of which so many were bad."""
+        return replace(self, requests_exposed=self.requests_exposed + started, bad_served=self.bad_served + bad)
 
     def edges(self, gating: Sequence[Gate]) -> Edges:
         """Return the edges to read next."""
@@ -65,6 +73,7 @@ class Memory:
             "r": [self.restarts, self.restarted_at],
             "warm": [self.candidate_started, self.warm_at],
             "edge": [self.edge, self.edge_at],
+            "exposed": [self.requests_exposed, self.bad_served],
             "pods": pods_to_json(self.pods),
             "m": {name: e.to_json() for name, e in self.evidence.items()},
         }
@@ -82,6 +91,7 @@ def load(text: str | None) -> Memory | None:
             return None
         restarts, restarted_at = value["r"]
         candidate_started, warm_at = value["warm"]
+        requests_exposed, bad_served = value.get("exposed", (0, 0))  # an older operator did not count them
         edge, edge_at = value["edge"]
         return Memory(
             at=value["at"],
@@ -92,6 +102,8 @@ def load(text: str | None) -> Memory | None:
             warm_at=warm_at,
             edge=edge,
             edge_at=edge_at,
+            requests_exposed=requests_exposed,
+            bad_served=bad_served,
             pods=pods_from_json(value["pods"]),
             evidence={name: Evidence.from_json(e) for name, e in value["m"].items()},
         )
