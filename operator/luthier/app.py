@@ -192,6 +192,7 @@ class App:
         self.metrics.working.set(self.queue.working())
         self.metrics.leader.set(1 if self.elector.may_write() else 0)
         self.metrics.show_conditions(self.own.all_objects())
+        self.metrics.rollouts.show(self.own.all_objects())
         for resource, age in self._ages().items():
             self.metrics.watch_age.labels(resource).set(age)
 

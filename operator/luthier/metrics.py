@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from luthier.plan import Json
+from luthier.rolloutgauges import RolloutGauges
 from luthier.status import RECONCILING, STALLED
 
 WRITE_VERBS = ("create", "apply", "replace", "delete")
@@ -50,6 +51,7 @@ class Metrics:
             ["kind", "namespace", "name", "type", "reason"],
             registry=self.registry,
         )
+        self.rollouts = RolloutGauges(self.registry)
         self.events_lost = Counter(
             "luthier_events_lost", "Kubernetes events that could not be posted.", registry=self.registry
         )

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from factories import make_finetunejob
+from factories import make_finetunejob, make_modeldeployment
 from luthier import app as luthier_app
 from luthier import kube, status
 from luthier.app import App
@@ -458,3 +458,30 @@ async def test_probes_and_metrics(start, objects):
     assert "luthier_leader 1.0" in text
     assert 'luthier_watch_age_seconds{resource="finetunejobs"}' in text
     assert 'luthier_reconciles_total{kind="FineTuneJob",result="ok"}' in text
+
+
+async def test_a_deployment_that_answers_nobody_is_in_the_metrics(start, objects, api):
+    running = await start()
+    await running.settled()
+    obj = {**make_modeldeployment(), "metadata": {"name": "support"}}
+    assert api.post(objects.path(MODELDEPLOYMENT), json=obj).status_code == 201
+    condition = {"type": "Serving", "status": "False", "reason": "NoReadyPods", "message": "no pod of r1 is ready"}
+    condition |= {"observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    stable = {"name": "r1-0a1b2c3d", "number": 1, "modelDigest": "sha256:1", "evaluation": "tickets-eval"}
+    url = f"{objects.path(MODELDEPLOYMENT)}/support/status"
+    patched = api.patch(
+        url,
+        json={"status": {"conditions": [condition], "stable": {**stable, "readyReplicas": 0}}},
+        headers={"Content-Type": "application/merge-patch+json"},
+    )
+    assert patched.status_code == 200, patched.text
+    labels = f'name="support",namespace="{objects.namespace}",reason="NoReadyPods"'
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{running.app.health.port}") as http:
+
+        async def text() -> str:
+            async with http.get("/metrics") as reply:
+                return await reply.text()
+
+        async with asyncio.timeout(30):
+            while f"luthier_serving{{{labels}}} 0.0" not in await text():
+                await asyncio.sleep(0.05)
