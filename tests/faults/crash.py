@@ -203,7 +203,9 @@ def enumerate_crashes(
         calm = dict(zip(names, pool.map(lambda name: run(api, LIVES[name], folder), names), strict=True))
         for name, undisturbed in calm.items():
             tell(f"{name}: {len(undisturbed.writes)} writes in {undisturbed.seconds:.0f} s, undisturbed")
-            score.wrong += [f"{name}, undisturbed: {problem}" for problem in undisturbed.problems]
+            for problem in undisturbed.problems:
+                score.wrong.append(f"{name}, undisturbed: {problem}")
+                tell(f"WRONG {score.wrong[-1]}")
         points = [point for undisturbed in calm.values() for point in points_of(undisturbed)]
         if sample is not None:
             points = random.Random(seed).sample(points, min(sample, len(points)))

@@ -29,7 +29,8 @@ def begin_first(world: World) -> None:
 
 
 MIN_SAMPLES = 40
-HISTORY = ("revision", "outcome", "reason", "step", "weight")
+HISTORY = ("revision", "outcome", "reason", "weight")
+"""Not the step: a breach may be seen where a weight begins or in the analysis after it, by a second's chance."""
 
 
 def first_serves(world: World) -> bool:
