@@ -23,7 +23,7 @@ from luthier.deployment.observe import observe
 from luthier.errors import Conflict
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, short_hash
 from luthier.plan import Key, Plan, Traffic
-from luthier.ports import Ports, Sample
+from luthier.ports import FastLane, NoFastLane, Ports, Sample
 from luthier.prometheus import PrometheusError
 from luthier.router import route_weights
 from luthier.settings import Settings
@@ -103,6 +103,7 @@ class World:
     samples: list[Sample] = field(default_factory=list)
     counters: dict[str, dict[str, float]] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    fast: FastLane = field(default_factory=NoFastLane)
     is_away: bool = False
     pass_log_at: int = 0
     """How long the log was when this pass began to write."""
@@ -220,6 +221,7 @@ class World:
             prometheus=_Prometheus(self),
             settings=self.settings,
             now=self.now,
+            fast=self.fast,
         )
         obj = copy.deepcopy(self.obj)
         plan = decide(obj, _finish(observe(obj, ports)))
@@ -370,7 +372,8 @@ class World:
         for name, pod in self.pods.items():
             if not _is_ready(pod):
                 continue
-            c = self.counters.get(name, {})
+            since = datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
+            c = {**self.counters.get(name, {}), "since": since}
             base = {
                 "namespace": "team",
                 "pod": name,
@@ -378,6 +381,8 @@ class World:
                 "revision": pod["metadata"]["labels"][REVISION_LABEL],
             }
             rows = [({"__name__": "luthier_requests_started_total"}, "started")]
+            rows += [({"__name__": "luthier_counting_since_seconds"}, "since")]
+            rows += [({"__name__": "luthier_safety_incidents_total", "severity": "critical"}, "critical")]
             rows += [({"__name__": "luthier_requests_total", "outcome": "refused"}, "bad")]
             rows += [({"__name__": "luthier_requests_total", "outcome": "server_error"}, "zero")]
             rows += [({"__name__": "luthier_requests_total", "outcome": "ok"}, "checked")]

@@ -4,8 +4,9 @@
 kopf (own thread) ──events──► own objects ─┐                      ┌► observe ► decide ► apply   (one of N workers)
 list every 10 min ──────────►              ├──keys──► work queue ─┤      only while the Lease is held
 children's watches ─────────► store ───────┘                      └► status, events
+pods of rollouts ───────────► fast lane ───┘
 ```
-A standby runs all of it but the workers.
+A standby runs all of it but the workers and the fast lane.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import aiohttp
 from luthier import kube
 from luthier.children import Children
 from luthier.clock import ServerClock
+from luthier.deployment.fastlane import MAX_POLLS_PER_SECOND, FastLane
 from luthier.errors import LuthierError
 from luthier.events import EventLog
 from luthier.health import Health, complaint
@@ -45,6 +47,8 @@ from luthier.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
+POLL_SECONDS = 2.0
+"""A busy serving pod may answer late; nobody waits for it but itself."""
 Controllers = Mapping[str, Controller[Any]]
 
 
@@ -74,6 +78,17 @@ class App:
         """Plurals that kopf has listed anew: what went before that list is known by a list of ours after it."""
         self.watch = Watch(self.own.saw, metrics=self.metrics, caught_up=self._behind.put_nowait, namespaces=served)
         self.pods = PodHttp()
+        self.polled = PodHttp(seconds=POLL_SECONDS, connections=2 * MAX_POLLS_PER_SECOND)
+        """For the fast lane alone: pods that hang here keep nobody waiting there."""
+        self.fast = FastLane(
+            own=self.own,
+            children=self.store,
+            pods=self.polled,
+            settings=settings,
+            wake=self.queue.add,
+            clock=self.clock.now,
+            counted=self.metrics.count_poll,
+        )
         self._http = http
         self._reconciler = self._make_reconciler(controllers)
         self.health = Health(
@@ -99,6 +114,7 @@ class App:
         finally:
             await self.health.stop()
             await self.pods.close()
+            await self.polled.close()
         log.info("stopped")
 
     async def _lead(self) -> None:
@@ -109,6 +125,7 @@ class App:
         for key in self.own.all_keys():
             self.queue.add(key)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.fast.run())
             for _ in range(self._settings.workers):
                 group.create_task(self.queue.work(self._reconciler.run))
 
@@ -163,6 +180,7 @@ class App:
             prometheus=prometheus,
             settings=settings,
             now=self.clock.now(),
+            fast=self.fast,
         )
         return Reconciler(
             controllers,

@@ -52,9 +52,19 @@ class Metrics:
             registry=self.registry,
         )
         self.rollouts = RolloutGauges(self.registry)
+        self.polls = Counter(
+            "luthier_fast_polls",
+            "Pods asked for their counters, by whether they told.",
+            ["result"],
+            registry=self.registry,
+        )
         self.events_lost = Counter(
             "luthier_events_lost", "Kubernetes events that could not be posted.", registry=self.registry
         )
+
+    def count_poll(self, answered: bool) -> None:
+        """Count one poll of the fast lane."""
+        self.polls.labels("ok" if answered else "none").inc()
 
     def show_conditions(self, objects: Iterable[Json]) -> None:
         """Show the conditions that exist only when something is going on or wrong; forget all earlier ones."""

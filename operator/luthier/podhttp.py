@@ -1,4 +1,4 @@
-"""Small JSON from pods, for display only: 0.5 s, 64 KiB, no redirects, no proxy. A pod is not trusted."""
+"""Small JSON from pods: a short time-out, 64 KiB, no redirects, no proxy. A pod is not trusted."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ MAX_BYTES = 65_536
 class PodHttp:
     """One HTTP client for all pods."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds: float = SECONDS, connections: int = 100) -> None:
+        self._seconds = seconds
+        self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
     async def json(self, url: str) -> Json | None:
         """Return the JSON object at a URL; None when there is none, it is too large, or it takes too long."""
         if self._session is None:  # made here: a session belongs to the loop that runs
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=SECONDS),
+                timeout=aiohttp.ClientTimeout(total=self._seconds),
+                connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -42,7 +43,7 @@ class OwnObjects(Protocol):
 
 
 class PodReader(Protocol):
-    """Reads small JSON from pods, for display (`luthier.podhttp`)."""
+    """Reads small JSON from pods (`luthier.podhttp`)."""
 
     async def json(self, url: str) -> Json | None:
         """Return the reply, or None when there is none within 0.5 s; at most 64 KiB, no redirects."""
@@ -57,6 +58,41 @@ class Sample:
     value: float
     at: float
     """Unix seconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PodReply:
+    """One pod's counters, as it told them itself. `exceeded` and `aged` follow `luthier_server.counters.EDGES`."""
+
+    uid: str
+    name: str
+    at: float
+    """When the reply was there, Unix seconds."""
+    process: float
+    """When the process began to count, Unix seconds: with another one, all counts have begun again at 0."""
+    started: int
+    bad: int
+    checked: int
+    invalid: int
+    critical: int
+    exceeded: Sequence[int]
+    aged: Sequence[int]
+
+
+class FastLane(Protocol):
+    """What the pods of rollouts in progress said in the last two minutes (`luthier.deployment.fastlane`)."""
+
+    def replies(self, uid: str) -> tuple[PodReply, ...]:
+        """Return the replies of an object's pods, by its UID, oldest first for each pod."""
+        ...
+
+
+class NoFastLane:
+    """Polls nobody."""
+
+    def replies(self, uid: str) -> tuple[PodReply, ...]:
+        """Return nothing."""
+        return ()
 
 
 class Prometheus(Protocol):
@@ -83,6 +119,7 @@ class Ports:
     settings: Settings
     now: datetime
     """The pass's time, aware UTC: read once, so that one pass has one clock."""
+    fast: FastLane = field(default_factory=NoFastLane)
 
 
 ObservedT = TypeVar("ObservedT")

@@ -22,9 +22,10 @@ _EDGE_LABELS = tuple(edge_label(edge) for edge in EDGES)
 class CountersCollector(Collector):
     """Yields the series of `counters`; `clock` is the one that the counters were fed by."""
 
-    def __init__(self, counters: Counters, *, clock: Callable[[], float]) -> None:
+    def __init__(self, counters: Counters, *, clock: Callable[[], float], started_at: float) -> None:
         self._counters = counters
         self._clock = clock
+        self._started_at = started_at
 
     def collect(self) -> Iterable[Metric]:
         counters, now = self._counters, self._clock()
@@ -51,11 +52,12 @@ class CountersCollector(Collector):
         yield _labelled(
             "luthier_safety_incidents", "Safety incidents.", revision, "severity", counters.incidents.items()
         )
-        oldest = GaugeMetricFamily(
-            "luthier_oldest_inflight_seconds", "Age of the oldest request in flight.", labels=["revision"]
+        yield _gauge(
+            "luthier_oldest_inflight_seconds", "Age of the oldest request in flight.", revision, counters.oldest(now)
         )
-        oldest.add_metric(revision, counters.oldest(now))
-        yield oldest
+        # Which process counts: whoever reads this and the JSON can tell a restart from a late sample.
+        text = "When this process began to count, Unix seconds."
+        yield _gauge("luthier_counting_since_seconds", text, revision, self._started_at)
         yield _histogram(
             "luthier_time_to_first_token_seconds", "Time to the first part of a stream.", revision, counters.first_token
         )
@@ -67,15 +69,16 @@ class CountersCollector(Collector):
         )
 
 
-def snapshot(counters: Counters, *, now: float, started_at: str) -> dict[str, Any]:
+def snapshot(counters: Counters, *, now: float, started_at: float) -> dict[str, Any]:
     """Return the reply of `/luthier/counters`: what the fast lane needs, at most 4 KiB as JSON.
 
-    `startedAt` identifies the process: with another one, all counts have begun again at 0. `ageExceeded` follows
-    the edges 0.01·1.2^(i/2) seconds, i from 0 to 120.
+    `countingSince` (Unix seconds) identifies the process: with another one, all counts have begun again at 0.
+    `ageExceeded` and `younger` follow the edges 0.01·1.2^(i/2) seconds, i from 0 to 120: how many requests lived
+    longer than the edge, and how many began less long ago (these are few whatever the traffic: they fit into 4 KiB).
     """
     return {
         "revision": counters.revision,
-        "startedAt": started_at,
+        "countingSince": started_at,
         "started": counters.started,
         "inFlight": counters.in_flight,
         "oldestInFlightSeconds": round(counters.oldest(now), 3),
@@ -84,6 +87,7 @@ def snapshot(counters: Counters, *, now: float, started_at: str) -> dict[str, An
         "invalidFormat": counters.invalid,
         "safetyIncidents": counters.incidents,
         "ageExceeded": counters.age_exceeded(now),
+        "younger": [counters.started - aged for aged in counters.aged(now)],
     }
 
 
@@ -95,6 +99,12 @@ def _plain_counters(counters: Counters) -> Iterator[tuple[str, str, int]]:
 
 def _counter(name: str, text: str, revision: list[str], value: int) -> Metric:
     family = CounterMetricFamily(name, text, labels=["revision"])
+    family.add_metric(revision, value)
+    return family
+
+
+def _gauge(name: str, text: str, revision: list[str], value: float) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=["revision"])
     family.add_metric(revision, value)
     return family
 

@@ -6,7 +6,6 @@ goes out uncounted (the engine has a dozen more ways to generate). Every reply n
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
@@ -58,7 +57,7 @@ class LuthierMiddleware:
         self._offered = offered
         self._format = answer_format
         self._clock = clock
-        self._started_at = datetime.datetime.now(datetime.UTC).isoformat()
+        self._started_at = round(time.time(), 3)
         self._header = (REVISION_HEADER.encode(), counters.revision.encode("ascii", "replace"))
         self._own: dict[str, Callable[[Send], Awaitable[None]]] = {
             "/luthier/ready": self._ready,
@@ -67,7 +66,7 @@ class LuthierMiddleware:
             "/metrics": self._metrics,
             "/v1/models": self._models,
         }
-        registry.register(CountersCollector(counters, clock=clock))
+        registry.register(CountersCollector(counters, clock=clock, started_at=self._started_at))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

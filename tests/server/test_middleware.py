@@ -305,6 +305,22 @@ async def test_counters_as_json_stay_small_at_any_traffic():
     assert reply.json()["revision"] == "r7-5f3a9c1b"
 
 
+async def test_the_json_and_the_series_say_the_same():
+    """The operator reads both and counts no request twice."""
+    setup = Setup(answering())
+    await post(setup.app)
+    setup.clock.now += 0.5
+    await post(setup.app)
+    shown = (await get(setup.app, "/luthier/counters")).json()
+    assert shown["countingSince"] == setup.sample("luthier_counting_since_seconds")
+    assert shown["started"] == setup.sample("luthier_requests_started_total") == 2
+    for i in (0, 40, 120):  # 0.01 s, 0.38 s, 563 s
+        edge = edge_label(EDGES[i])
+        assert shown["ageExceeded"][i] == setup.sample("luthier_request_age_exceeded_total", edge=edge)
+        assert shown["started"] - shown["younger"][i] == setup.sample("luthier_requests_aged_total", edge=edge)
+    assert shown["younger"][40] == 1
+
+
 async def test_replies_carry_the_revision():
     setup = Setup(answering())
     for reply in (await post(setup.app), await get(setup.app, "/luthier/ready"), await get(setup.app, "/nothing")):

@@ -16,9 +16,9 @@ from typing import Literal
 from luthier.api.modeldeployment import MetricStatus
 from luthier.deployment import display, gates
 from luthier.deployment.counters import (
+    Arm,
     ArmCounts,
     Counter,
-    PodSeries,
     find_flaw,
     nearest_edge,
     split_by_look,
@@ -27,7 +27,17 @@ from luthier.deployment.counters import (
 from luthier.deployment.gates import Counts, Evidence
 from luthier.deployment.memory import Memory, begin
 from luthier.deployment.metrics import Gate
-from luthier.ports import Sample
+from luthier.deployment.replies import (
+    Found,
+    find_incident,
+    find_p95_edge,
+    last_before,
+    merged,
+    nearest_p95,
+    reply_timelines,
+    unpolled,
+)
+from luthier.ports import PodReply, Sample
 from luthier_server.counters import EDGES
 
 Outcome = Literal["Pass", "Fail", "Inconclusive", "Error"]
@@ -43,17 +53,21 @@ UNHEALTHY_RATE = 0.20
 """A stable that fails this much is nothing to compare with."""
 SUSPICION = 10.0
 """Evidence that is no Fail and no Pass either: the step waits until it has grown or gone."""
-MIN_REQUESTS_FOR_P95 = 20
+FAST_LOOK_SECONDS = 1.0
+FAST_SPAN_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What observe brought from Prometheus."""
+    """What observe brought from Prometheus and from the fast lane."""
 
     samples: tuple[Sample, ...] = ()
+    replies: tuple[PodReply, ...] = ()
+    """The fast lane's: what the pods said themselves."""
     query: str = ""
     p95_edge: int | None = None
     error: str | None = None
+    """Why there is nothing from Prometheus."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,25 +104,59 @@ class Reading:
 
 
 def read(memory: Memory | None, gating: Sequence[Gate], measured: Measured, scene: Scene) -> Reading:
-    """Take in what Prometheus has, and judge."""
+    """Take in what Prometheus and the pods have said, and judge. Without Prometheus it may fail, and never pass."""
     now = scene.now.timestamp()
     memory = memory or begin(now)
-    if measured.error is not None:
-        return _unavailable(memory, gating, measured, scene)
-    arms = {scene.candidate_prefix: "candidate", scene.stable_prefix: "stable"}
-    found = timelines(measured.samples, arms=arms, edges=memory.edges(gating))  # type: ignore[arg-type]
-    seconds = max(scene.interval_seconds, (now - memory.at) / MAX_LOOKS)
+    arms: dict[str, Arm] = {scene.candidate_prefix: "candidate", scene.stable_prefix: "stable"}
+    edges = memory.edges(gating)
+    scraped = timelines(measured.samples, arms=arms, edges=edges)
+    polled = reply_timelines(measured.replies, arms=arms, edges=edges)
+    names = {reply.name: reply.uid for reply in measured.replies}
+    found = merged(scraped, polled, names=names)
+    seconds = _look_seconds(now - memory.at, scene, has_replies=bool(polled))
     looks = max(0, math.floor((now - memory.at) / seconds + 1e-6))
+    uncounted = unpolled(scraped, polled, names=names)
     counts, pods = split_by_look(
-        found, memory.pods, after=memory.at, seconds=seconds, looks=looks, running_since=scene.running_since
+        found,
+        memory.pods,
+        after=memory.at,
+        seconds=seconds,
+        looks=looks,
+        running_since=scene.running_since,
+        uncounted=uncounted,
     )
-    flaws = _flaws(found, replace(memory, pods=pods), gating, scene)
-    memory, failed_at = _replay(replace(memory, pods=pods), gating, counts, seconds=seconds, scene=scene)
-    if measured.p95_edge is not None and memory.wants_edge(gating, now):
-        memory = _with_edge(memory, measured.p95_edge, now)
+    flaws = _flaws(scraped, polled, replace(memory, pods=pods), gating, scene)
+    if found or measured.error is None:  # blind, no time has passed: what comes late is still counted in its look
+        memory, failed_at = _replay(replace(memory, pods=pods), gating, counts, seconds=seconds, scene=scene)
+    else:
+        failed_at = None
+    memory = _with_newest_edge(memory, gating, measured, scene)
     metrics = tuple(_judge(gate, memory, scene, measured) for gate in gating)
-    outcome, code, message = _together(gating, metrics, memory, scene, flaws)
+    outcome: Outcome
+    if incident := find_incident(found):
+        outcome, code, message, failed_at = "Fail", "SafetyIncident", incident.message, incident.at
+    elif measured.error is not None and failed_at is None:
+        return _unavailable(memory, metrics, measured.error)
+    else:
+        outcome, code, message = _together(gating, metrics, memory, scene, flaws)
     return Reading(outcome=outcome, code=code, message=message, metrics=metrics, memory=memory, failed_at=failed_at)
+
+
+def _look_seconds(span: float, scene: Scene, *, has_replies: bool) -> float:
+    """Return how long a look is: a second where pods are polled, but not for the hour that only teaches bursts."""
+    if has_replies and span <= FAST_SPAN_SECONDS:
+        return FAST_LOOK_SECONDS
+    return max(scene.interval_seconds, span / MAX_LOOKS)
+
+
+def _with_newest_edge(memory: Memory, gating: Sequence[Gate], measured: Measured, scene: Scene) -> Memory:
+    now = scene.now.timestamp()
+    if not memory.wants_edge(gating, now):
+        return memory
+    edge = measured.p95_edge
+    if edge is None:
+        edge = find_p95_edge(measured.replies, prefix=scene.stable_prefix)
+    return memory if edge is None else _with_edge(memory, edge, now)
 
 
 def _replay(
@@ -198,12 +246,8 @@ def choose_p95_edge(samples: Sequence[Sample]) -> int | None:
     if not all(0 <= s.value < math.inf for s in samples):
         return None
     started = sum(s.value for s in samples if "edge" not in s.labels)
-    if started < MIN_REQUESTS_FOR_P95:
-        return None
     above = {nearest_edge(float(s.labels["edge"])): s.value for s in samples if "edge" in s.labels}
-    if not above:
-        return None
-    return min(above, key=lambda edge: (abs(above[edge] / started - 0.05), edge))
+    return nearest_p95(above, started)
 
 
 def _failed(gate: Gate, memory: Memory, scene: Scene) -> bool:
@@ -211,17 +255,18 @@ def _failed(gate: Gate, memory: Memory, scene: Scene) -> bool:
     return gates.has_failed(evidence, gate.against(evidence), threshold=scene.threshold)
 
 
-def _flaws(found: Mapping[str, PodSeries], memory: Memory, gating: Sequence[Gate], scene: Scene) -> dict[str, str]:
+def _flaws(scraped: Found, polled: Found, memory: Memory, gating: Sequence[Gate], scene: Scene) -> dict[str, str]:
     """Return the ready pods whose numbers cannot be a Pass, and why; those without a fresh sample above all."""
     now, slack = scene.now.timestamp(), STALE_SCRAPES * scene.scrape_seconds
     needed = _needed(memory, gating)
     flaws = {}
     for uid, name in (*scene.candidate_ready, *scene.stable_ready):
-        key = uid if uid in found else name
+        key = uid if uid in scraped else name
         since = scene.running_since.get(uid, math.inf)
-        known = memory.pods.get(key)
+        # Of a pod that is polled more is known than Prometheus can have scraped: a scrape must not be older than fresh.
+        known = last_before(polled[uid], now - 2 * slack) if uid in polled else memory.pods.get(key)
         flaw = find_flaw(
-            found.get(key), needed, oldest=now - slack, latest=now + slack, known=known, running_since=since
+            scraped.get(key), needed, oldest=now - slack, latest=now + slack, known=known, running_since=since
         )
         if flaw is not None:
             flaws[name] = flaw
@@ -338,13 +383,12 @@ def _unhealthy(gating: Sequence[Gate], memory: Memory) -> str | None:
     return None
 
 
-def _unavailable(memory: Memory, gating: Sequence[Gate], measured: Measured, scene: Scene) -> Reading:
-    metrics = tuple(_judge(gate, memory, scene, measured).model_copy(update={"outcome": "Error"}) for gate in gating)
+def _unavailable(memory: Memory, metrics: Sequence[MetricStatus], error: str) -> Reading:
     return Reading(
         outcome="Error",
         code="MetricsUnavailable",
-        message=(measured.error or "")[:512],
-        metrics=metrics,
+        message=error[:512],
+        metrics=tuple(metric.model_copy(update={"outcome": "Error"}) for metric in metrics),
         memory=memory,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -18,7 +18,7 @@ from luthier.ports import Sample
 from luthier_server.counters import EDGES, edge_label
 
 Arm = Literal["candidate", "stable"]
-Counter = Literal["started", "bad", "checked", "invalid", "slow", "slow_of", "over", "over_of"]
+Counter = Literal["started", "bad", "checked", "invalid", "slow", "slow_of", "over", "over_of", "critical"]
 """`slow`: lived longer than the latency test's edge of this arm; `over`: than the absolute ceiling's edge.
 `slow_of`, `over_of`: out of how many, those that began longer ago than the same edge."""
 COUNTERS: tuple[Counter, ...] = get_args(Counter)
@@ -29,12 +29,19 @@ CHECKED = "luthier_responses_checked_total"
 INVALID = "luthier_responses_invalid_format_total"
 AGE_EXCEEDED = "luthier_request_age_exceeded_total"
 AGED = "luthier_requests_aged_total"
+INCIDENTS = "luthier_safety_incidents_total"
+SINCE = "luthier_counting_since_seconds"
+OLD_PROCESS_SECONDS = 600.0
+"""A process that began so long before the first look, and was never read, starts at its first sample: when its earlier
+requests were is not known. A younger one starts from 0: the first errors of a crash-looping pod count."""
 BAD_OUTCOMES = frozenset({"server_error", "refused", "stream_broken", "overloaded"})
 
 CLOCK_SECONDS = 60.0
 """So much may a node's clock and Prometheus' differ before a restart is no longer believed."""
 
-Timeline = dict[float, dict[Counter, float]]
+Column = Counter | Literal["process"]
+"""`process`: when the process that counts began, Unix seconds; another one counts from 0."""
+Timeline = dict[float, dict[Column, float]]
 """One pod's counters by time of scrape."""
 
 
@@ -70,15 +77,22 @@ class PodCounters:
     arm: Arm
     at: float
     values: Mapping[Counter, float] = field(default_factory=dict)
+    process: float | None = None
+    """When the process that counts began; None: its samples do not say."""
 
     def to_list(self) -> list[str | float | None]:
-        return [self.arm[0], self.at, *(self.values.get(counter) for counter in COUNTERS)]
+        return [self.arm[0], self.at, self.process, *(self.values.get(counter) for counter in COUNTERS)]
 
     @classmethod
     def from_list(cls, data: Sequence[str | float | None]) -> PodCounters:
-        arm, at, *values = data
+        arm, at, process, *values = data
         known = {c: float(v) for c, v in zip(COUNTERS, values, strict=True) if v is not None}
-        return cls(arm="candidate" if arm == "c" else "stable", at=float(at or 0), values=known)
+        return cls(
+            arm="candidate" if arm == "c" else "stable",
+            at=float(at or 0),
+            process=None if process is None else float(process),
+            values=known,
+        )
 
     def without(self, *counters: Counter) -> PodCounters:
         """Return it with some counters forgotten: another edge is read from now on."""
@@ -131,7 +145,7 @@ def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edge
     known: dict[str, Arm] = {}
     for sample in samples:
         name = sample.labels.get("pod", "")
-        arm = next((arm for prefix, arm in arms.items() if name.startswith(prefix)), None)
+        arm = arm_of(name, arms)
         if arm is None:
             continue
         # Without the UID label, the name does: pods of a Deployment never reuse one.
@@ -143,7 +157,7 @@ def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edge
 
 Source = tuple[tuple[str, str], ...]
 """Labels that tell the scraper, not what was counted."""
-_COUNTED_BY = frozenset({"__name__", "outcome", "edge"})
+_COUNTED_BY = frozenset({"__name__", "outcome", "edge", "severity"})
 
 
 def _source_of(labels: Mapping[str, str]) -> Source:
@@ -172,16 +186,22 @@ def _series(arm: Arm, samples: Iterable[Sample], edges: Edges) -> PodSeries:
     return PodSeries(arm=arm, timeline=kept, has_refused=bool(refused))
 
 
-def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges) -> list[Counter]:
+def arm_of(name: str, arms: Mapping[str, Arm]) -> Arm | None:
+    """Return which arm a pod belongs to, by the prefixes of the arms' pods."""
+    return next((arm for prefix, arm in arms.items() if name.startswith(prefix)), None)
+
+
+_PLAIN: dict[str, Column] = {STARTED: "started", CHECKED: "checked", INVALID: "invalid", SINCE: "process"}
+
+
+def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges) -> list[Column]:
     name = labels.get("__name__", "")
-    if name == STARTED:
-        return ["started"]
+    if name in _PLAIN:
+        return [_PLAIN[name]]
     if name == FINISHED:
         return ["bad"] if labels.get("outcome") in BAD_OUTCOMES else []
-    if name == CHECKED:
-        return ["checked"]
-    if name == INVALID:
-        return ["invalid"]
+    if name == INCIDENTS:
+        return ["critical"] if labels.get("severity") == "critical" else []
     if name not in (AGE_EXCEEDED, AGED):
         return []
     slow = edges.slow_candidate if arm == "candidate" else edges.slow_stable
@@ -201,6 +221,7 @@ def split_by_look(
     seconds: float,
     looks: int,
     running_since: Mapping[str, float] | None = None,
+    uncounted: Collection[str] = (),
 ) -> tuple[list[ArmCounts], Pods]:
     """Return what happened in each look, and the pods' newest counted samples.
 
@@ -208,13 +229,14 @@ def split_by_look(
     without a look, it waits.
 
     Args:
-        found: What was scraped, by pod.
+        found: What was scraped or polled, by pod.
         pods: Each pod's newest counted sample so far.
         after: Where the first look begins, Unix seconds.
         seconds: How long a look is.
         looks: How many there are.
         running_since: When a pod's container started, where that is known: counters that fall in the middle of its
             run are somebody's old samples. They wait until they say something new, or the container proves to be new.
+        uncounted: Pods whose newest sample is kept while nothing is counted.
     """
     if looks == 0:
         return [], pods
@@ -226,26 +248,17 @@ def split_by_look(
         known = pods.get(pod) or _baseline(arm, timeline, before=after)
         since = (running_since or {}).get(pod, math.inf)
         for at in sorted(t for t in timeline if known.at < t <= end):
-            row = timeline[at]
+            known, growth = _grown(known, at, timeline, since)
             index = max(0, min(looks - 1, math.ceil((at - after) / seconds) - 1))
-            arm_counts = counts[index][arm]
-            # One process counts them all: when one has fallen, all have begun again, those that have caught up too.
-            is_reset = _has_fallen(row, known)
-            if is_reset and _is_midway(known, since):
-                continue
-            for counter, value in row.items():
-                last = 0.0 if is_reset else known.values.get(counter)
-                if last is None:
-                    last = _value_before(timeline, counter, known.at, default=value)
-                arm_counts[counter] += round(value - last)
-            known = PodCounters(arm=arm, at=at, values={**known.values, **row})
+            for counter, more in growth.items() if pod not in uncounted else ():
+                counts[index][arm][counter] += more
         if known.at > -math.inf:
             newest[pod] = known
     return [ArmCounts(candidate=c["candidate"], stable=c["stable"]) for c in counts], newest
 
 
-def _has_fallen(row: Mapping[Counter, float], known: PodCounters) -> bool:
-    return any(value < known.values.get(counter, value) for counter, value in row.items())
+def _has_fallen(row: Mapping[Column, float], known: PodCounters) -> bool:
+    return any(row[c] < known.values.get(c, row[c]) for c in COUNTERS if c in row)
 
 
 def _is_midway(known: PodCounters, running_since: float) -> bool:
@@ -253,18 +266,57 @@ def _is_midway(known: PodCounters, running_since: float) -> bool:
     return running_since < known.at - CLOCK_SECONDS
 
 
+def _grown(
+    known: PodCounters, at: float, timeline: Timeline, running_since: float
+) -> tuple[PodCounters, dict[Counter, int]]:
+    """Return a pod's counters after one more sample, and by how much they have grown.
+
+    Two lanes bring samples of the same counters by clocks of their own. Within one process counters only grow, so a
+    smaller number is a late one; another process begins at 0. Where samples do not name the process, a decrease does.
+    """
+    row = timeline[at]
+    process = row.get("process", known.process)
+    is_reset = _has_fallen(row, known)
+    if process is None or known.process is None:
+        if is_reset and _is_midway(known, running_since):
+            return known, {}
+    elif process < known.process or ("process" not in row and is_reset):
+        return known, {}  # late, and of a process that is gone; or nobody can tell
+    else:
+        is_reset = process > known.process
+    values = {c: row[c] for c in COUNTERS if c in row}
+    growth = {}
+    for counter, value in values.items():
+        # One process counts them all: when it is another one, all have begun again, those that have caught up too.
+        last = 0.0 if is_reset else known.values.get(counter)
+        if last is None:
+            last = _value_before(timeline, counter, known, default=value)
+        values[counter] = max(value, last)
+        growth[counter] = round(values[counter] - last)
+    kept = {} if is_reset else known.values
+    return PodCounters(arm=known.arm, at=at, process=process, values={**kept, **values}), growth
+
+
 def _baseline(arm: Arm, timeline: Timeline, *, before: float) -> PodCounters:
     """Return where a pod's counting starts that is not in the memory: at its newest earlier sample, else at 0."""
     earlier = [at for at in timeline if at <= before]
+    first = min(timeline, default=before)
+    if not earlier and timeline and timeline[first].get("process", before) < before - OLD_PROCESS_SECONDS:
+        earlier = [first]
     if earlier:
         at = max(earlier)
-        return PodCounters(arm=arm, at=at, values=timeline[at])
+        values = {c: timeline[at][c] for c in COUNTERS if c in timeline[at]}
+        return PodCounters(arm=arm, at=at, values=values, process=timeline[at].get("process"))
     return PodCounters(arm=arm, at=-math.inf, values=dict.fromkeys(COUNTERS, 0.0))
 
 
-def _value_before(timeline: Timeline, counter: Counter, at: float, *, default: float) -> float:
+def _value_before(timeline: Timeline, counter: Counter, known: PodCounters, *, default: float) -> float:
     # An edge that is newly read: what it had counted up to the pod's newest counted sample is not news.
-    earlier = [t for t in timeline if t <= at and counter in timeline[t]]
+    earlier = [
+        t
+        for t, row in timeline.items()
+        if t <= known.at and counter in row and row.get("process", known.process) == known.process
+    ]
     return timeline[max(earlier)][counter] if earlier else default
 
 
@@ -312,4 +364,5 @@ _METRIC: dict[Counter, str] = {
     "over": AGE_EXCEEDED,
     "slow_of": AGED,
     "over_of": AGED,
+    "critical": INCIDENTS,
 }

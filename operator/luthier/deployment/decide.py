@@ -13,17 +13,14 @@ from datetime import UTC, datetime, timedelta
 
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, RevisionStatus, RolloutStatus
-from luthier.deployment import analysis
 from luthier.deployment.admission import Admitted, Hold, admit
-from luthier.deployment.analysis import Reading, Scene
+from luthier.deployment.analysis import Reading
 from luthier.deployment.build import build_template
 from luthier.deployment.case import Case, find_rejection, find_unfinished, open_case
 from luthier.deployment.decision import MAX_HISTORY, Decision, State, find_missing_gateway, judge_serving, make_plan
 from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
-from luthier.deployment.memory import Memory, load
-from luthier.deployment.metrics import gates_of, threshold
-from luthier.deployment.observe import Observed, pod_prefix
-from luthier.deployment.pods import running_since
+from luthier.deployment.look import judge_now, memory_of
+from luthier.deployment.observe import Observed
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
 from luthier.deployment.rollout import Facts, GiveUp, Move, Position, Stay, advance, plan_of
 from luthier.deployment.sentences import tell_pass, tell_shift
@@ -193,33 +190,7 @@ def _new_revision(case: Case, admitted: Admitted) -> Revision:
 
 def look(case: Case) -> Reading | None:
     """Judge the newest samples; None while there is nothing to compare."""
-    candidate, stable, rollout = case.candidate, case.stable, case.status.rollout
-    measured = case.seen.measured
-    if candidate is None or stable is None or rollout is None or measured is None:
-        return None
-    gating = gates_of(case.spec)
-    options = case.spec.rollout.analysis
-    step = rollout.steps[rollout.step - 1] if 0 < rollout.step <= len(rollout.steps) else None
-    own_samples = step.analysis.min_samples if step and step.analysis else None
-    scene = Scene(
-        now=case.seen.now,
-        interval_seconds=options.interval_seconds,
-        scrape_seconds=case.seen.settings.scrape_interval_seconds,
-        weight=rollout.weight,
-        in_force_at=rollout.weight_in_force_at,
-        candidate_prefix=pod_prefix(case.obj, candidate.name),
-        stable_prefix=pod_prefix(case.obj, stable.name),
-        candidate_ready=case.ready(candidate.name),
-        stable_ready=case.ready(stable.name),
-        min_samples=own_samples or options.min_samples,
-        threshold=threshold(options, len(gating)),
-        running_since=running_since(case.seen.pods),
-    )
-    return analysis.read(_memory(rollout), gating, measured, scene)
-
-
-def _memory(rollout: RolloutStatus) -> Memory | None:
-    return load(rollout.analysis.state if rollout.analysis else None)
+    return judge_now(case.obj, case.spec, case.status, case.seen)
 
 
 def go_on(case: Case, reading: Reading | None) -> Decision:
@@ -316,7 +287,7 @@ def _shown_analysis(
     old = rollout.analysis
     if reading is None:
         return old
-    memory, stored = reading.memory, _memory(rollout)
+    memory, stored = reading.memory, memory_of(rollout)
     is_due = stored is None or memory.at - stored.at >= REMEMBER_SECONDS
     remember = (
         has_moved or is_due or (stored is not None and (stored.edge, stored.since) != (memory.edge, memory.since))

@@ -17,8 +17,8 @@ from luthier.deployment.gates import Evidence
 from luthier.deployment.metrics import Gate
 from luthier_server.counters import EDGES
 
-VERSION = 2
-"""Of the memory: another one is begun anew, and replays what Prometheus still has."""
+VERSION = 3
+"""Of the memory: 2 knew no processes and no incidents; another one is begun anew, from what Prometheus still has."""
 MEMORY_LIMIT = 60_000
 """Bytes of the memory in status; above, the pods' counters are left out (the next pass finds them in Prometheus)."""
 EDGE_SECONDS = 120.0
@@ -87,7 +87,9 @@ def load(text: str | None) -> Memory | None:
         return None
     try:
         value = json.loads(text)
-        if value["v"] != VERSION:
+        if value["v"] == 2:
+            value["pods"] = {pod: [*row[:2], None, *row[2:], None] for pod, row in value["pods"].items()}
+        elif value["v"] != VERSION:
             return None
         restarts, restarted_at = value["r"]
         candidate_started, warm_at = value["warm"]

@@ -12,7 +12,8 @@ from luthier.deployment import analysis
 from luthier.deployment.admission import resolve_model
 from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
-from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, INVALID, STARTED
+from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, INCIDENTS, INVALID, SINCE, STARTED
+from luthier.deployment.look import NOT_ASKED, fails_by_pods, pod_prefix
 from luthier.deployment.memory import Memory, begin, load
 from luthier.deployment.metrics import Gate, gates_of
 from luthier.deployment.pods import Trouble, find_trouble, ready_ids
@@ -96,7 +97,11 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     )
     if _is_urgent(obj, spec, status, seen):
         return seen
-    return replace(seen, measured=await _measure(obj, as_begun(spec, status.rollout), status, ports))
+    begun = as_begun(spec, status.rollout)
+    by_pods = replace(seen, measured=Measured(replies=ports.fast.replies(uid), error=NOT_ASKED))
+    if fails_by_pods(obj, begun, status, by_pods):
+        return by_pods  # proven: nothing that Prometheus could say would change it
+    return replace(seen, measured=await _measure(obj, begun, status, ports))
 
 
 def _revisions(records: Iterable[Json], others: Iterable[Json]) -> tuple[Revision, ...]:
@@ -216,15 +221,11 @@ async def _measure(
         if memory.wants_edge(gating, now):
             p95_edge = analysis.choose_p95_edge(await ports.prometheus.raw(render_p95_query(namespace, both[1])))
     except PrometheusError as error:
-        return Measured(error=str(error), query=query)
+        return Measured(error=str(error), query=query, replies=ports.fast.replies(obj["metadata"]["uid"]))
     # Asked for in the query too; what stands between may not look at that.
     mine = tuple(s for s in samples if s.labels.get("namespace") == namespace)
-    return Measured(samples=mine, query=query, p95_edge=p95_edge)
-
-
-def pod_prefix(obj: Json, revision: str) -> str:
-    """Return what the names of a revision's pods begin with."""
-    return f"{child_name(obj, revision)}-"
+    replies = ports.fast.replies(obj["metadata"]["uid"])
+    return Measured(samples=mine, query=query, p95_edge=p95_edge, replies=replies)
 
 
 def render_query(
@@ -238,7 +239,13 @@ def render_query(
 ) -> str:
     """Return the query of all raw counters since the last look that is in the memory."""
     edges = memory.edges(gating).labels()
-    names = [STARTED, FINISHED, *([CHECKED, INVALID] if any(g.bad == "invalid" for g in gating) else [])]
+    names = [
+        STARTED,
+        FINISHED,
+        SINCE,
+        INCIDENTS,
+        *([CHECKED, INVALID] if any(g.bad == "invalid" for g in gating) else []),
+    ]
     names += [AGE_EXCEEDED, AGED] if edges else []
     # An empty alternative matches the series that have no such label.
     selector = f"__name__=~{quote('|'.join(names))},{_pods(namespace, prefixes)},edge=~{quote_any(('', *edges))}"

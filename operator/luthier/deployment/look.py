@@ -1,0 +1,67 @@
+"""One look at an object's rollout, from what was observed to a reading: pure.
+
+`decide` judges by it, `observe` asks it whether the pods alone already prove the candidate worse, and so does the
+fast lane, each second.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, RolloutStatus
+from luthier.deployment import analysis
+from luthier.deployment.analysis import Reading, Scene
+from luthier.deployment.memory import Memory, load
+from luthier.deployment.metrics import gates_of, threshold
+from luthier.deployment.pods import ready_ids, running_since
+from luthier.naming import child_name
+from luthier.plan import Json
+
+if TYPE_CHECKING:
+    from luthier.deployment.observe import Observed
+
+NOT_ASKED = "Prometheus was not asked"
+
+
+def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> Reading | None:
+    """Judge the newest samples; None while there is nothing to compare. `spec` has the analysis that was begun with."""
+    candidate, stable, rollout = status.candidate, status.stable, status.rollout
+    if candidate is None or stable is None or rollout is None or seen.measured is None:
+        return None
+    gating = gates_of(spec)
+    options = spec.rollout.analysis
+    step = rollout.steps[rollout.step - 1] if 0 < rollout.step <= len(rollout.steps) else None
+    own_samples = step.analysis.min_samples if step and step.analysis else None
+    scene = Scene(
+        now=seen.now,
+        interval_seconds=options.interval_seconds,
+        scrape_seconds=seen.settings.scrape_interval_seconds,
+        weight=rollout.weight,
+        in_force_at=rollout.weight_in_force_at,
+        candidate_prefix=pod_prefix(obj, candidate.name),
+        stable_prefix=pod_prefix(obj, stable.name),
+        candidate_ready=ready_ids(seen.pods_of(candidate.name)),
+        stable_ready=ready_ids(seen.pods_of(stable.name)),
+        min_samples=own_samples or options.min_samples,
+        threshold=threshold(options, len(gating)),
+        running_since=running_since(seen.pods),
+    )
+    return analysis.read(memory_of(rollout), gating, seen.measured, scene)
+
+
+def fails_by_pods(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> bool:
+    """Say whether what the pods said, without Prometheus, is a Fail. `seen.measured` has their replies."""
+    if seen.measured is None or not seen.measured.replies:
+        return False
+    reading = judge_now(obj, spec, status, seen)
+    return reading is not None and reading.outcome == "Fail"
+
+
+def memory_of(rollout: RolloutStatus) -> Memory | None:
+    """Return what the test remembers."""
+    return load(rollout.analysis.state if rollout.analysis else None)
+
+
+def pod_prefix(obj: Json, revision: str) -> str:
+    """Return what the names of a revision's pods begin with."""
+    return f"{child_name(obj, revision)}-"
