@@ -19,7 +19,9 @@ from urllib.parse import parse_qs
 import httpx
 
 from factories import make_evaluation
+from fastworld import told
 from luthier.naming import REVISION_LABEL, ROLE_LABEL
+from podservers import PodServers
 from waiting import until
 
 Json = dict[str, Any]
@@ -87,10 +89,17 @@ class Stage(threading.Thread):
         """Seconds until Prometheus answers."""
         self.reply: Callable[[Json], bytes] = lambda answer: json.dumps(answer).encode()
         """What it sends for an answer."""
+        self.incidents: dict[str, int] = {}
+        """Critical ones, by revision number."""
+        self.servers = PodServers(self._told)
+        self.speaks = False
+        """Whether new pods have an address and answer the fast lane."""
         self.mangle: Callable[[list[Json]], list[Json]] = lambda rows: rows
         """What Prometheus makes of its series before it answers."""
         self.samples: list[tuple[Json, float, float]] = []
         self._counters: dict[str, list[int]] = {}
+        self._since: dict[str, tuple[str, float]] = {}
+        """By pod that speaks: its revision, and when it began to count."""
         self.timeline: list[tuple[dict[str, int], dict[str, int]]] = []
         """Each route that was written: its weights, and the requests that each revision got under the one before."""
         self._sent: dict[str, int] = {}
@@ -141,6 +150,7 @@ class Stage(threading.Thread):
     def stop(self) -> None:
         self._stopped.set()
         self.join(timeout=10)
+        self.servers.close()
 
     def wait(self, seconds: float) -> None:
         """Wait, but not beyond the end of the stage."""
@@ -159,7 +169,19 @@ class Stage(threading.Thread):
             state = {"running": {"startedAt": self.started_at}}
             base = {"name": "server", "image": "x", "imageID": "", "ready": True, "restartCount": 0}
             said["containerStatuses"] = [base | {"state": state}]
+        if self.speaks:
+            meta = pod["metadata"]
+            self._since.setdefault(meta["uid"], (number_of(pod), round(time.time(), 3)))
+            said["podIP"] = self.servers.address_of(meta["uid"])
+            said["podIPs"] = [{"ip": said["podIP"]}]
         self.patch("pods", pod["metadata"]["name"], {"status": said}, status=True)
+
+    def _told(self, uid: str) -> Json:
+        """Return what a pod answers to the fast lane."""
+        number, since = self._since[uid]
+        started, bad = self._counters.get(uid, [0, 0])
+        counters = {"started": started, "bad": bad, "critical": self.incidents.get(number, 0)}
+        return told(since=since, counters=counters)
 
     def _accept(self, route: Json) -> None:
         if self.lags(route):
@@ -235,6 +257,11 @@ class Stage(threading.Thread):
             self.samples.append(({**base, "__name__": "luthier_requests_started_total"}, at, started))
             finished = {**base, "__name__": "luthier_requests_total", "outcome": "refused"}
             self.samples.append((finished, at, bad))
+            if meta["uid"] in self._since:
+                _, since = self._since[meta["uid"]]
+                self.samples.append(({**base, "__name__": "luthier_counting_since_seconds"}, at, since))
+            critical = {**base, "__name__": "luthier_safety_incidents_total", "severity": "critical"}
+            self.samples.append((critical, at, self.incidents.get(number_of(pod), 0)))
 
     def answer(self, query: str) -> Json:
         """Answer as Prometheus does: a matrix of raw samples."""

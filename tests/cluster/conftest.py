@@ -15,9 +15,11 @@ import httpx
 import pytest
 
 from apiserver import Client, client, install_crds
+from factories import make_modeldeployment
 from faults.world import World, open_world
 from localcluster import ControlPlane
-from servingstage import install_routes
+from servingstage import Stage, install_routes, prometheus_of
+from waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +107,42 @@ def world(api: Client, routes: None, namespace: str, tmp_path: Path) -> Iterator
         opened.operator.kill()
         assert "Traceback" not in opened.log()
         assert "InternalError" not in opened.log()
+
+
+@pytest.fixture
+def prometheus(stage: Stage) -> Iterator[str]:
+    with prometheus_of(stage) as url:
+        yield url
+
+
+@pytest.fixture
+def stage(api: httpx.Client, namespace: str, routes: None) -> Iterator[Stage]:
+    stage = Stage(api, namespace)
+    for claim in ("artifacts", "models"):
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}, "spec": spec}
+        stage.create("persistentvolumeclaims", body)
+    stage.start()
+    yield stage
+    stage.stop()
+
+
+@pytest.fixture
+def serving(stage: Stage, operator, prometheus: str) -> Stage:
+    """Return the stage with a first revision that serves all traffic."""
+    stage.operator = operator(prometheus_url=prometheus, scrape_interval_seconds=1)
+    stage.evaluation("eval-1", "sha256:" + "1" * 64)
+    body = make_modeldeployment(
+        namespace=stage.namespace,
+        model={"fineTuneJob": None, "artifactUri": "pvc://artifacts/v1", "baseModelUri": "pvc://models/smol"},
+        requireEvaluation={"name": "eval-1"},
+        rollout={
+            "steps": [{"setWeight": 10}, {"analysis": {}}, {"setWeight": 50}, {"pause": {}}],
+            "abortScaleDownDelaySeconds": 0,
+            "analysis": {"intervalSeconds": 1, "minSamples": 20, "metrics": [{"name": "ErrorRate"}]},
+        },
+    )
+    stage.create("modeldeployments", {**body, "metadata": {"name": "support"}})
+    until(lambda: stage.condition("Ready") == "True/Initial", "the first revision serves", seconds=60)
+    assert stage.weights() == {"r1": 100}
+    return stage
