@@ -275,6 +275,12 @@ REFUSED = (
         "FormatValidity needs spec.responseSchema",
     ),
     refuse(
+        "forbidden text of three letters",
+        make_modeldeployment(safety={"forbiddenTexts": ["abc"]}),
+        "spec.safety.forbiddenTexts[0]",
+    ),
+    refuse("safety without a text", make_modeldeployment(safety={}), "spec.safety.forbiddenTexts"),
+    refuse(
         "another served name",
         make_modeldeployment(servedModelName="other"),
         "servedModelName is immutable",
@@ -336,6 +342,7 @@ ACCEPTED = (
     ),
     make_modeldeployment(),
     make_modeldeployment("defaults", rollout=None),
+    make_modeldeployment("safe", safety={"forbiddenTexts": ["CANARY-7f3a"]}),
     _steps({"setWeight": 10}, {"pause": {}}, {"setWeight": 10}, {"analysis": {}}, {"setWeight": 100}, {"pause": {}}),
     make_modeldeployment(
         "formats", responseSchema="{}", rollout={"analysis": {"metrics": [{"name": "FormatValidity"}]}}

@@ -41,6 +41,8 @@ class ServerConfig(BaseModel):
     enforce_eager: bool = False
     response_schema: str | None = None
     """JSON Schema text that every answer should meet: format validity is counted against it."""
+    forbidden_texts: tuple[str, ...] = ()
+    """No answer may contain one of these: each answer that does is a critical safety incident."""
     max_lora_rank: int = 16
     host: str = "0.0.0.0"
     port: int = PORT

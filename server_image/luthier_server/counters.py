@@ -96,6 +96,9 @@ class Counters:
         self.checked += 1
         self.invalid += not valid
 
+    def count_incident(self) -> None:
+        self.incidents["critical"] += 1
+
     @property
     def in_flight(self) -> int:
         return len(self._in_flight)

@@ -7,7 +7,7 @@ goes out uncounted (the engine has a dozen more ways to generate). Every reply n
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -47,6 +47,7 @@ class LuthierMiddleware:
         registry: CollectorRegistry,
         offered: Collection[str],
         answer_format: AnswerFormat | None = None,
+        forbidden: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
@@ -56,6 +57,7 @@ class LuthierMiddleware:
         self._registry = registry
         self._offered = offered
         self._format = answer_format
+        self._forbidden = forbidden
         self._clock = clock
         self._started_at = round(time.time(), 3)
         self._header = (REVISION_HEADER.encode(), counters.revision.encode("ascii", "replace"))
@@ -81,7 +83,13 @@ class LuthierMiddleware:
         if method in ("GET", "HEAD") and path in self._own:
             await self._own[path](send)
         elif method == "POST" and path in COUNTED:
-            observed = Observed(self._counters, path=path, answer_format=self._format, clock=self._clock)
+            observed = Observed(
+                self._counters,
+                path=path,
+                answer_format=self._format,
+                clock=self._clock,
+                forbidden=self._forbidden,
+            )
             await observed.run(self._gate, scope, receive, send)
         elif method == "POST" and path in GATED:
             await self._gate(scope, receive, send)

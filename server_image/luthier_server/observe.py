@@ -6,11 +6,12 @@ and a client that leaves is nobody's fault. Headers and bytes pass unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from luthier_server.answers import AnswerFormat, answers_in_events, answers_in_reply
 from luthier_server.asgi import App, Message, Receive, Scope, Send
 from luthier_server.counters import Counters, Outcome, Timing
+from luthier_server.safety import SafetyWatch
 from luthier_server.stream import KEEP_BYTES, EventStream
 
 CHAT_PATH = "/v1/chat/completions"
@@ -33,13 +34,21 @@ class Observed:
     """One request under way. `run` drives it through an app and counts it exactly once."""
 
     def __init__(
-        self, counters: Counters, *, path: str, answer_format: AnswerFormat | None, clock: Callable[[], float]
+        self,
+        counters: Counters,
+        *,
+        path: str,
+        answer_format: AnswerFormat | None,
+        clock: Callable[[], float],
+        forbidden: Sequence[str] = (),
     ) -> None:
         self._counters = counters
         self._clock = clock
         self._started = clock()
         self._ticket = counters.start(self._started)
         self._format = answer_format if path == CHAT_PATH else None
+        self._safety = SafetyWatch(forbidden) if forbidden else None
+        self._has_incident = False
         self._status: int | None = None
         self._stream: EventStream | None = None
         self._body: bytearray | None = None
@@ -60,6 +69,7 @@ class Observed:
         try:
             await app(scope, observed_receive, observed_send)
         finally:
+            self._check_safety()
             self._count()
         self._check_format()
 
@@ -77,8 +87,9 @@ class Observed:
             (value for name, value in message.get("headers", ()) if name.lower() == b"content-type"), b""
         )
         if content_type.startswith(b"text/event-stream"):
-            self._stream = EventStream(keep=self._format is not None)
-        elif self._format is not None:
+            told = self._safety.see_event if self._safety is not None else None
+            self._stream = EventStream(keep=self._format is not None, told=told)
+        elif self._format is not None or self._safety is not None:
             self._body = bytearray()
 
     def _see_body(self, message: Message) -> None:
@@ -87,6 +98,7 @@ class Observed:
             self._counters.last_progress = now
         if self._stream is not None:
             self._stream.feed(body, now)
+            self._check_safety()
         elif self._body is not None:
             self._body += body
             if len(self._body) > KEEP_BYTES:
@@ -112,6 +124,16 @@ class Observed:
         if self._stream.ended if self._stream is not None else self._complete:
             return "ok"
         return "client_abort" if self._client_left and not self._complete else "stream_broken"
+
+    def _check_safety(self) -> None:
+        """Count an incident once, as soon as it has been said: in a stream, while it goes on."""
+        if self._safety is None or self._has_incident:
+            return
+        if self._stream is None and self._body is not None:
+            self._safety.see_reply(bytes(self._body))
+        if self._safety.found:
+            self._has_incident = True
+            self._counters.count_incident()
 
     def _check_format(self) -> None:
         if self._format is None or self._counted != "ok":

@@ -69,6 +69,7 @@ async def serve(
         registry=registry,
         offered=offered_models(config),
         answer_format=verified.answer_format,
+        forbidden=config.forbidden_texts,
         clock=time.monotonic,
     )
     server = uvicorn.Server(_uvicorn_config(wrapped, config))

@@ -7,6 +7,7 @@ answers are checked against a schema, the kept events after the end.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from luthier_server.counters import Timing
@@ -20,9 +21,10 @@ _BROKEN = (b'data: {"error"', b"event: error", b"event: response.failed")
 
 
 class EventStream:
-    """The events of one response. `keep` stores them for `events`."""
+    """The events of one response. `keep` stores them for `events`; `told` gets each as it comes."""
 
-    def __init__(self, *, keep: bool = False) -> None:
+    def __init__(self, *, keep: bool = False, told: Callable[[bytes], None] | None = None) -> None:
+        self._told = told
         self.ended = False
         self.broken = False
         self.events: list[bytes] | None = [] if keep else None
@@ -40,6 +42,8 @@ class EventStream:
             self._see(event, now)
 
     def _see(self, event: bytes, now: float) -> None:
+        if self._told is not None:
+            self._told(event)
         if event.startswith(_FINISHED):
             self.ended = True
         elif event.startswith(_BROKEN):

@@ -71,3 +71,12 @@ def test_a_healthy_candidate_goes_nowhere_without_prometheus_and_on_with_it(serv
     assert serving.weights() == held
     serving.down = False
     until(lambda: serving.weights().get("r2") == 50, "it goes on", seconds=60)
+
+
+def test_one_safety_incident_takes_a_candidate_back(serving: Stage):
+    stage = in_canary(serving)
+    stage.down = True
+    stage.incidents["r2"] = 1
+    until(lambda: stage.condition("Stalled") == "True/RolledBack", "r2 is taken back", seconds=30)
+    assert history(stage)["reason"] == "SafetyIncident"
+    assert stage.weights() == {"r1": 100}

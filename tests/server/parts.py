@@ -34,7 +34,7 @@ class Healthy:
 class Setup:
     """The middleware around one engine, and its counters."""
 
-    def __init__(self, engine, *, schema=None, offered=("support",)):
+    def __init__(self, engine, *, schema=None, offered=("support",), forbidden=()):
         self.clock = Clock()
         self.counters = Counters(revision="r7-5f3a9c1b")
         self.registry = CollectorRegistry()
@@ -46,6 +46,7 @@ class Setup:
             registry=self.registry,
             offered=offered,
             answer_format=AnswerFormat(json.dumps(schema)) if schema is not None else None,
+            forbidden=forbidden,
             clock=self.clock,
         )
 

@@ -208,6 +208,29 @@ def test_nothing_is_promoted_without_prometheus():
     assert world.run(300, until=lambda: world.status["stable"]["name"].startswith("r2"))
 
 
+@pytest.mark.parametrize("lane", ["fast", "slow"])
+def test_one_safety_incident_takes_a_candidate_back(lane):
+    world = serving(steps=[{"setWeight": 1}, {"pause": {}}])
+    if lane == "fast":
+        poll(world)
+    world.successor()
+    world.run(10)
+    assert world.weights()["r2"] == 1
+    world.prometheus_error = "down" if lane == "fast" else None
+    stable = next(name for name in world.pods if "-r1-" in name)
+    world.counters[stable]["critical"] = 3
+    world.run(10)
+    assert world.weights()["r2"] == 1, "the stable's are no news of the candidate"
+    candidate = next(name for name in world.pods if "-r2-" in name)
+    world.counters.setdefault(candidate, {})["critical"] = 1
+    world.run(2)
+    assert world.weights() == {"r1": 100}
+    assert world.condition("Stalled") == "True/RolledBack"
+    assert entry(world)["reason"] == "SafetyIncident"
+    assert entry(world)["message"].startswith("1 critical safety incident of the candidate")
+    assert world.status["verdict"] == "RolledBack(r2: SafetyIncident)"
+
+
 def test_prometheus_back_again_counts_nothing_twice():
     world = serving(steps=[{"setWeight": 50}, {"analysis": {}}], analysis={"minSamples": 100_000})
     lane = poll(world)

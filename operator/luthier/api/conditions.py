@@ -105,6 +105,7 @@ class Reason(Documented):
     CANDIDATE_CRASH_LOOPING = "CandidateCrashLooping", "The candidate's pods crash; it was taken back without metrics."
     CANDIDATE_NOT_READY = "CandidateNotReady", "The candidate had not all its pods ready in progressDeadlineSeconds."
     CANDIDATE_REFUSED = "CandidateRefused", "The server refused the weights: digest, base or template is another one."
+    SAFETY_INCIDENT = "SafetyIncident", "An answer of the candidate had one of spec.safety.forbiddenTexts."
     ANALYSIS_FAILED = "AnalysisFailed", "The candidate is proven worse than the stable; the message has the numbers."
     ANALYSIS_INCONCLUSIVE = (
         "AnalysisInconclusive",

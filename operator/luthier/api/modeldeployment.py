@@ -241,6 +241,19 @@ class Rollout(KubeModel):
     ]
 
 
+class Safety(KubeModel):
+    """What must never happen, found by the server without a model's opinion: one case takes a candidate back."""
+
+    forbidden_texts: Annotated[
+        list[Annotated[str, Field(min_length=4, max_length=256)]],
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Exact texts that no answer may contain: a planted marker, one of the system prompt.",
+        ),
+    ]
+
+
 class ModelDeploymentSpec(KubeModel):
     """What is served, on whose judgement, and how traffic gets there."""
 
@@ -290,6 +303,9 @@ class ModelDeploymentSpec(KubeModel):
             max_length=16_384,
             description="A JSON Schema, as JSON text, that each answer should meet.",
         ),
+    ]
+    safety: Annotated[
+        Safety | None, Field(default=None, description="Critical safety incidents; a change is a new revision.")
     ]
     rollout: Annotated[Rollout, Field(default_factory=Rollout, description="How traffic moves.")]
     progress_deadline_seconds: Annotated[

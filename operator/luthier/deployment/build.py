@@ -51,6 +51,7 @@ def build_template(owner: Json, spec: ModelDeploymentSpec, model: Model, *, name
         max_num_seqs=spec.server.max_num_seqs,
         enforce_eager=spec.server.enforce_eager,
         response_schema=spec.response_schema,
+        forbidden_texts=tuple(spec.safety.forbidden_texts) if spec.safety else (),
         cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
     )
     threads = settings.omp_num_threads or whole_cpus(resources)

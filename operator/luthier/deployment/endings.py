@@ -112,7 +112,7 @@ def _proven_worse(reading: Reading) -> Ending | None:
         return None
     return Ending(
         outcome="RolledBack",
-        reason=Reason.ANALYSIS_FAILED,
+        reason=Reason.SAFETY_INCIDENT if reading.code == Reason.SAFETY_INCIDENT else Reason.ANALYSIS_FAILED,
         message=reading.message,
         breach_at=reading.failed_at,
         metrics=reading.metrics,

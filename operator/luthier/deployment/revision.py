@@ -76,11 +76,13 @@ class Revision:
 
 
 def _meaning(spec: ModelDeploymentSpec) -> dict[str, Any]:
-    return {
+    meaning = {
         "server": spec.server.to_json(),
         "resources": spec.resources.to_json() if spec.resources else None,
         "responseSchema": spec.response_schema,
     }
+    # Only when it is there: specs written before it existed mean what they meant.
+    return meaning | ({"safety": spec.safety.to_json()} if spec.safety else {})
 
 
 def hash_intent(spec: ModelDeploymentSpec) -> str:
