@@ -93,22 +93,23 @@ def test_enough_healthy_requests_pass():
             {"candidate_ready": (PODS["candidate"], ("uid-2", "a-r2-y"))},
             "CoverageLow",
         ),
-        ("too few requests", Measured(samples=samples(candidate=(60, 0))), {}, "NotYet(60/100)"),
+        ("too few requests", Measured(samples=samples(candidate=(60, 0))), {"weight": 23}, "NotYet(60/100)"),
         ("a failing stable", Measured(samples=samples(candidate=(200, 60), stable=(200, 60))), {}, "BaselineUnhealthy"),
         (
             "a suspicion that is no proof yet",
             Measured(samples=samples(candidate=(100, 20), stable=(200, 2))),
-            {"min_samples": 50, "threshold": 1e30},
+            {"min_samples": 50, "threshold": 1e30, "weight": 33},
             "Suspected",
         ),
-        ("a stable without requests", Measured(samples=samples(stable=(0, 0))), {}, "NotYet"),
+        ("a stable without requests", Measured(samples=samples(stable=(0, 0))), {"weight": 99}, "NotYet"),
+        ("another split than the weight", Measured(samples=samples(stable=(900, 0))), {}, "SplitMismatch"),
         ("a weight that is not in force", Measured(samples=samples()), {"in_force_at": None}, "NotYet"),
     ],
 )
 @pytest.mark.row(45, 48, 50)
 def test_no_pass(sentence, measured, changes, code):
     reading = judge(measured, **changes)
-    assert reading.outcome == "Inconclusive", sentence
+    assert reading.outcome == ("Error" if code == "SplitMismatch" else "Inconclusive"), sentence
     assert reading.code.startswith(code)
 
 
@@ -245,7 +246,11 @@ def test_latency_under_another_load_may_fail_but_never_pass():
     assert failed.outcome == "Fail"
     fast = {edge_label(EDGES[32]): (0, 0), edge_label(EDGES[30]): (0, 10)}
     equal = judge(
-        Measured(samples=samples(candidate=(200, 0), stable=(2000, 0), extra=fast)), gates_, memory, weight=50
+        Measured(samples=samples(candidate=(95, 0), stable=(200, 0), extra=fast)),
+        gates_,
+        memory,
+        weight=35,
+        min_samples=50,
     )
     assert equal.code == "NotComparable"
 

@@ -112,6 +112,10 @@ class Reason(Documented):
         "A step was not decided in maxStepSeconds, and onInconclusive is Rollback.",
     )
     METRICS_UNAVAILABLE = "MetricsUnavailable", "Prometheus gives no samples; the rollout is held and never advances."
+    SPLIT_MISMATCH = (
+        "SplitMismatch",
+        "Requests do not arrive as the weights say; the rollout is held. Look at the gateway, and at what is scraped.",
+    )
     BASELINE_UNHEALTHY = "BaselineUnhealthy", "The stable itself fails more than 20 % of its requests; no weight grows."
     ROLLOUT_HELD = "RolloutHeld", "A step was not decided in maxStepSeconds; it goes on when the analysis passes."
     WEIGHT_CHANGED = "WeightChanged", "The candidate's share of traffic was set."

@@ -363,6 +363,14 @@ class MetricStatus(KubeModel):
     ]
     stable_interval: Annotated[str, Field(default="", max_length=32, description="Likewise of the stable's.")]
     bound: Annotated[str, Field(default="", max_length=64, description="What it may be at most, in words.")]
+    detectable: Annotated[
+        str | None,
+        Field(
+            default=None,
+            max_length=16,
+            description="The smallest bad rate of the candidate that so many requests would show in nine of ten runs.",
+        ),
+    ]
     message: Annotated[str, Field(default="", max_length=512, description="The numbers, in a sentence.")]
     query: Annotated[str, Field(default="", max_length=512, description="PromQL of the raw counters.")]
 

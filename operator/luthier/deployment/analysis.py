@@ -24,6 +24,7 @@ from luthier.deployment.counters import (
     split_by_look,
     timelines,
 )
+from luthier.deployment.detectable import detectable_rate
 from luthier.deployment.gates import Counts, Evidence
 from luthier.deployment.memory import Memory, begin
 from luthier.deployment.metrics import Gate
@@ -37,6 +38,7 @@ from luthier.deployment.replies import (
     reply_timelines,
     unpolled,
 )
+from luthier.deployment.split import is_mismatch
 from luthier.ports import PodReply, Sample
 from luthier_server.counters import EDGES
 
@@ -47,6 +49,8 @@ WARM_UP_SECONDS = 60.0
 """Left out of latency after a weight change, whichever comes first: caches fill, connections open. The time counts
 only once a request has come: an idle minute warms nothing. Requests alone would never end it where clients hang."""
 STALE_SCRAPES = 3
+LAG_SCRAPES = 2
+"""By so many scrapes one side may be read later than the other."""
 COMPARABLE_LOAD = (0.5, 2.0)
 """Candidate over stable, requests per ready pod: outside, equal speed proves nothing."""
 UNHEALTHY_RATE = 0.20
@@ -189,7 +193,19 @@ def _look(memory: Memory, gating: Sequence[Gate], counts: ArmCounts, *, end: flo
         else:
             evidence[gate.name] = gates.look(old, gate.against(old), taken, at=end)
     memory = memory.exposed(counts.candidate["started"], counts.candidate["bad"])
+    memory = _split(memory, counts, end=end, scene=scene)
     return _warmed(replace(memory, at=end, evidence=evidence), counts.candidate["started"])
+
+
+def _split(memory: Memory, counts: ArmCounts, *, end: float, scene: Scene) -> Memory:
+    """Count the requests of both sides once all of the time before the weight has been read."""
+    # Without the second, the candidate's share is with the stable meanwhile.
+    if memory.since is None or scene.in_force_at is None or end < memory.since + LAG_SCRAPES * scene.scrape_seconds:
+        return replace(memory, split=(0, 0), split_since=None)
+    ours, theirs = memory.split
+    more = (counts.candidate["started"], counts.stable["started"] + counts.uncounted)
+    since = memory.at if memory.split_since is None else memory.split_since
+    return replace(memory, split=(ours + more[0], theirs + more[1]), split_since=since)
 
 
 def _is_warm(memory: Memory, gate: Gate, scene: Scene) -> bool:
@@ -226,6 +242,7 @@ def _restarted(memory: Memory, gating: Sequence[Gate], *, end: float, in_force_a
     if not changed:
         return memory
     fresh = {name: replace(e, totals=Counts()) for name, e in evidence.items()}
+    memory = replace(memory, split=(0, 0), split_since=None)
     return replace(memory, since=since, candidate_started=0, warm_at=None, evidence=fresh)
 
 
@@ -305,9 +322,22 @@ def _judge(gate: Gate, memory: Memory, scene: Scene, measured: Measured) -> Metr
         candidate_interval=display.interval(n.candidate_bad, n.candidate_started),
         stable_interval=display.interval(n.stable_bad, n.stable_started),
         bound=display.bound(gate.against(evidence)),
+        detectable=_detectable(gate, memory, scene, evidence),
         message=f"{describe(gate.subject, n)}; {why}"[:512],
         query=measured.query[:512],
     )
+
+
+def _detectable(gate: Gate, memory: Memory, scene: Scene, evidence: Evidence) -> str | None:
+    since = memory.since if memory.since is not None else memory.at
+    rate = detectable_rate(
+        evidence.totals,
+        gate.against(evidence),
+        threshold=scene.threshold,
+        burstiness=evidence.bursts.factor,
+        restart=max(1, memory.restarts - int((memory.at - since) // gates.RESTART_SECONDS)),
+    )
+    return None if rate is None else f"{100 * rate:.3g} %"
 
 
 def _cannot_pass(gate: Gate, memory: Memory, scene: Scene, log_e: float) -> str | None:
@@ -354,6 +384,8 @@ def _together(
         return "Inconclusive", "CoverageLow", _describe_flaws(flaws)
     if memory.since is None:
         return "Inconclusive", "NotYet", "the weight is not in force yet"
+    if mismatch := _mismatch(memory, scene):
+        return "Error", "SplitMismatch", mismatch
     required = [m for gate, m in zip(gating, metrics, strict=True) if is_required(gate, scene)]
     if unhealthy := _unhealthy(gating, memory):
         return "Inconclusive", "BaselineUnhealthy", unhealthy
@@ -372,6 +404,21 @@ def _together(
 def _describe_flaws(flaws: Mapping[str, str]) -> str:
     shown = [f"{name} ({flaw})" for name, flaw in list(flaws.items())[:3]]
     return f"Prometheus lacks fresh numbers of {len(flaws)} ready pod(s): {', '.join(shown)}"
+
+
+def _mismatch(memory: Memory, scene: Scene) -> str | None:
+    ours, theirs = memory.split
+    is_of_this_weight = scene.in_force_at is not None and memory.since == scene.in_force_at.timestamp()
+    if not is_of_this_weight or memory.split_since is None or not ours + theirs:
+        return None
+    lag = LAG_SCRAPES * scene.scrape_seconds / max(1.0, memory.at - memory.split_since)
+    if not is_mismatch(ours, theirs, weight=scene.weight, lag_share=min(1.0, lag)):
+        return None
+    share = 100 * ours / (ours + theirs)
+    return (
+        f"{share:.3g} % of the requests reach the candidate ({ours}/{ours + theirs}), and its weight is "
+        f"{scene.weight} %: look at the gateway, and for pods that are not scraped"
+    )
 
 
 def _unhealthy(gating: Sequence[Gate], memory: Memory) -> str | None:

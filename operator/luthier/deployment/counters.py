@@ -108,6 +108,8 @@ class ArmCounts:
 
     candidate: Mapping[Counter, int]
     stable: Mapping[Counter, int]
+    uncounted: int = 0
+    """Requests that began at pods whose numbers are no part of the above."""
 
 
 def pods_to_json(pods: Pods) -> Json:
@@ -241,6 +243,7 @@ def split_by_look(
     if looks == 0:
         return [], pods
     counts = [{"candidate": dict.fromkeys(COUNTERS, 0), "stable": dict.fromkeys(COUNTERS, 0)} for _ in range(looks)]
+    apart = [0] * looks
     end = after + looks * seconds
     newest = dict(pods)
     for pod, series in found.items():
@@ -250,11 +253,15 @@ def split_by_look(
         for at in sorted(t for t in timeline if known.at < t <= end):
             known, growth = _grown(known, at, timeline, since)
             index = max(0, min(looks - 1, math.ceil((at - after) / seconds) - 1))
-            for counter, more in growth.items() if pod not in uncounted else ():
+            if pod in uncounted:
+                apart[index] += growth.get("started", 0)
+                continue
+            for counter, more in growth.items():
                 counts[index][arm][counter] += more
         if known.at > -math.inf:
             newest[pod] = known
-    return [ArmCounts(candidate=c["candidate"], stable=c["stable"]) for c in counts], newest
+    looked = zip(counts, apart, strict=True)
+    return [ArmCounts(candidate=c["candidate"], stable=c["stable"], uncounted=n) for c, n in looked], newest
 
 
 def _has_fallen(row: Mapping[Column, float], known: PodCounters) -> bool:

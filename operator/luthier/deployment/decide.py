@@ -323,6 +323,7 @@ def _verdict(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, stay
 
 _WORTH_AN_EVENT = (
     Reason.METRICS_UNAVAILABLE,
+    Reason.SPLIT_MISMATCH,
     Reason.BASELINE_UNHEALTHY,
     Reason.ROLLOUT_HELD,
     Reason.WAITING_FOR_APPROVAL,

@@ -45,6 +45,10 @@ class Memory:
     """Candidate requests in the whole rollout: for people."""
     bad_served: int = 0
     """Of these, refused, failed or broken ones."""
+    split: tuple[int, int] = (0, 0)
+    """Requests of candidate and stable since the weight came into force, of all pods."""
+    split_since: float | None = None
+    """From when they are counted: what was read late of the time before is none of it."""
     pods: Pods = field(default_factory=dict)
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
 
@@ -74,6 +78,7 @@ class Memory:
             "warm": [self.candidate_started, self.warm_at],
             "edge": [self.edge, self.edge_at],
             "exposed": [self.requests_exposed, self.bad_served],
+            "split": [*self.split, self.split_since],
             "pods": pods_to_json(self.pods),
             "m": {name: e.to_json() for name, e in self.evidence.items()},
         }
@@ -94,6 +99,7 @@ def load(text: str | None) -> Memory | None:
         restarts, restarted_at = value["r"]
         candidate_started, warm_at = value["warm"]
         requests_exposed, bad_served = value.get("exposed", (0, 0))  # an older operator did not count them
+        ours, theirs, split_since = value.get("split", (0, 0, None))
         edge, edge_at = value["edge"]
         return Memory(
             at=value["at"],
@@ -106,6 +112,8 @@ def load(text: str | None) -> Memory | None:
             edge_at=edge_at,
             requests_exposed=requests_exposed,
             bad_served=bad_served,
+            split=(ours, theirs),
+            split_since=split_since,
             pods=pods_from_json(value["pods"]),
             evidence={name: Evidence.from_json(e) for name, e in value["m"].items()},
         )

@@ -201,7 +201,8 @@ def _held_unhealthy(plan: Sequence[Step], position: Position) -> Stay:
 
 
 def _held_blind(plan: Sequence[Step], position: Position, facts: Facts) -> Stay:
-    return Stay(reason=Reason.METRICS_UNAVAILABLE, message=f"{describe(plan, position)}: held; {facts.message}")
+    reason = Reason.SPLIT_MISMATCH if facts.code == Reason.SPLIT_MISMATCH else Reason.METRICS_UNAVAILABLE
+    return Stay(reason=reason, message=f"{describe(plan, position)}: held; {facts.message}")
 
 
 def _held_uncovered(plan: Sequence[Step], position: Position, facts: Facts) -> Stay:
