@@ -105,6 +105,24 @@ def _weights(route: Json) -> dict[str, int]:
     return {revision_in(b["name"]): b["weight"] for b in route["spec"]["rules"][0]["backendRefs"]}
 
 
+def go_blind(world: World) -> None:
+    """Break the second revision while Prometheus is down."""
+    world.stage.down = True
+    break_it(world)
+
+
+def leak_blind(world: World) -> None:
+    """Let the second revision say once, while Prometheus is down, what no answer may say."""
+    world.stage.down = True
+    world.stage.incidents["r2"] = 1
+
+
+def begin_speaking(world: World) -> None:
+    """Begin with pods that answer the fast lane."""
+    world.stage.speaks = True
+    begin_first(world)
+
+
 # Where a rollout is
 
 
@@ -145,6 +163,7 @@ def reached(
 WAITING = reached(lambda world: world.stage.condition("Ready") == "False/RollingOut", first=never_ready("r2"))
 AT_FIRST_WEIGHT = reached(has_weight, rate=SLOWLY)
 PAUSED = reached(is_paused)
+PAUSED_SPEAKING = (Stretch(begin=begin_speaking, play=nobody, is_there=first_serves), *PAUSED[1:])
 TAKEN_BACK = reached(ended("False/RolledBack", {"r1": 100}), first=break_it)
 FIRST_CRASHED = Stretch(
     begin=lambda world: (crash("r1")(world), begin_first(world)),
@@ -237,6 +256,8 @@ ROLLOUTS = [
         begin=lambda world: world.stage.successor(3),
         play=approve,
     ),
+    rollout("deployment-worse-without-prometheus", *RETURNED, before=PAUSED_SPEAKING, begin=go_blind),
+    rollout("deployment-incident-without-prometheus", *RETURNED, before=PAUSED_SPEAKING, begin=leak_blind),
     rollout("deployment-first-crash-looping", "False/RolledBack", {}, before=(), begin=FIRST_CRASHED.begin),
     rollout("deployment-first-retried", "True/Initial", {"r2": 100}, before=(FIRST_CRASHED,), begin=retry),
 ]
