@@ -46,6 +46,12 @@ def _metric(**metric: Any) -> Json:
     return make_modeldeployment(rollout={"analysis": {"metrics": [metric]}})
 
 
+def _query(**query: Any) -> Json:
+    good = {"name": "Cost", "query": 'sum(cost{pod=~"$pods"})', "max": "2.5"}
+    merged = {key: value for key, value in {**good, **query}.items() if value is not None}
+    return make_modeldeployment(rollout={"analysis": {"queries": [merged]}})
+
+
 def refuse(name: str, obj: Json, *says: str, before: Json | None = None, strict: bool = False) -> Refused:
     return Refused(name=name, object=obj, says=says, before=before, strict=strict)
 
@@ -274,6 +280,9 @@ REFUSED = (
         _metric(name="FormatValidity"),
         "FormatValidity needs spec.responseSchema",
     ),
+    refuse("custom metric without a bound", _query(max=None), "a query needs a bound"),
+    refuse("custom metric of both sides together", _query(query="sum(up)"), "a query must select one side"),
+    refuse("custom bound as a number", _query(max=2.5), "max", "string"),
     refuse(
         "forbidden text of three letters",
         make_modeldeployment(safety={"forbiddenTexts": ["abc"]}),
@@ -342,6 +351,7 @@ ACCEPTED = (
     ),
     make_modeldeployment(),
     make_modeldeployment("defaults", rollout=None),
+    _query(maxIncreasePercent=10, min="1"),
     make_modeldeployment("safe", safety={"forbiddenTexts": ["CANARY-7f3a"]}),
     _steps({"setWeight": 10}, {"pause": {}}, {"setWeight": 10}, {"analysis": {}}, {"setWeight": 100}, {"pause": {}}),
     make_modeldeployment(

@@ -115,6 +115,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.prometheus = _Prometheus(self)
 
     # Acts of the test
 
@@ -218,7 +219,7 @@ class World:
             children=_Children(self),
             own=_Own(self),
             pods=None,  # type: ignore[arg-type]
-            prometheus=_Prometheus(self),
+            prometheus=self.prometheus,
             settings=self.settings,
             now=self.now,
             fast=self.fast,

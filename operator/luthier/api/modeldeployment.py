@@ -148,6 +148,50 @@ class AnalysisMetric(KubeModel):
     ceiling_seconds: Annotated[Decimal | None, Field(default=None, description='LatencyCeiling\'s bound: "10".')]
 
 
+class AnalysisQuery(KubeModel):
+    """A metric of one's own, in PromQL: one number for each side, held against bounds."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                "has(self.min) || has(self.max) || has(self.maxIncreasePercent) || has(self.maxDecreasePercent)",
+                "a query needs a bound: min, max, maxIncreasePercent or maxDecreasePercent",
+            ),
+            ("self.query.contains('$pods')", 'a query must select one side: pod=~"$pods"'),
+        ),
+    )
+
+    name: Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z][A-Za-z0-9]*$", description="For status and people.")]
+    query: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=1024,
+            description="$pods (a regular expression), $namespace and $window (60s) are put in.",
+        ),
+    ]
+    min: Annotated[Decimal | None, Field(default=None, description='The candidate\'s value is at least this: "0.8".')]
+    max: Annotated[Decimal | None, Field(default=None, description='The candidate\'s value is at most this: "2.5".')]
+    max_increase_percent: Annotated[
+        int | None, Field(default=None, ge=0, le=10_000, description="Allowed rise over the stable's value.")
+    ]
+    max_decrease_percent: Annotated[
+        int | None, Field(default=None, ge=0, le=100, description="Allowed fall below the stable's value.")
+    ]
+    failure_limit: Annotated[
+        int, Field(default=2, ge=0, le=1000, description="Measurements out of bounds that are allowed at one weight.")
+    ]
+    interval_seconds: Annotated[int, Field(default=30, ge=5, le=3600, description="Between two measurements.")]
+    window_seconds: Annotated[
+        int,
+        Field(default=60, ge=5, le=3600, description="$window; the first measurement comes so long after a weight."),
+    ]
+
+
 class Analysis(KubeModel):
     """When a candidate is worse than the stable: a sequential test that may be looked at every second."""
 
@@ -184,6 +228,16 @@ class Analysis(KubeModel):
             min_length=1,
             max_length=8,
             description="Absent: ErrorRate and Latency, and FormatValidity when responseSchema is set.",
+            json_schema_extra=list_map("name"),
+        ),
+    ]
+    queries: Annotated[
+        list[AnalysisQuery] | None,
+        Field(
+            default=None,
+            min_length=1,
+            max_length=8,
+            description="Metrics of one's own, beside those above; without statistics.",
             json_schema_extra=list_map("name"),
         ),
     ]
@@ -375,6 +429,16 @@ class MetricStatus(KubeModel):
     query: Annotated[str, Field(default="", max_length=512, description="PromQL of the raw counters.")]
 
 
+class QueryStatus(KubeModel):
+    """One custom metric at its newest measurement, at this weight."""
+
+    name: Annotated[str, Field(max_length=40, description="The query.")]
+    outcome: Annotated[Literal["Pass", "Fail", "Inconclusive"], Field(description="Only Pass counts for an advance.")]
+    failures: Annotated[int, Field(default=0, description="Measurements out of bounds.")]
+    measured_at: Annotated[Timestamp, Field(description="When.")]
+    message: Annotated[str, Field(default="", max_length=300, description="The numbers, or why there are none.")]
+
+
 class AnalysisStatus(KubeModel):
     """The analysis at the newest look that was written."""
 
@@ -388,6 +452,10 @@ class AnalysisStatus(KubeModel):
     metrics: Annotated[
         list[MetricStatus],
         Field(default_factory=list, max_length=8, description="Metric by metric.", json_schema_extra=list_map("name")),
+    ]
+    queries: Annotated[
+        list[QueryStatus],
+        Field(default_factory=list, max_length=8, description="Custom ones.", json_schema_extra=list_map("name")),
     ]
     state: Annotated[
         str | None,

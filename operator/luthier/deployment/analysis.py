@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from luthier.api.modeldeployment import MetricStatus
+from luthier.api.modeldeployment import MetricStatus, QueryStatus
 from luthier.deployment import display, gates
 from luthier.deployment.counters import (
     Arm,
@@ -28,6 +28,7 @@ from luthier.deployment.detectable import detectable_rate
 from luthier.deployment.gates import Counts, Evidence
 from luthier.deployment.memory import Memory, begin
 from luthier.deployment.metrics import Gate
+from luthier.deployment.queries import Answer
 from luthier.deployment.replies import (
     Found,
     find_incident,
@@ -68,6 +69,8 @@ class Measured:
     samples: tuple[Sample, ...] = ()
     replies: tuple[PodReply, ...] = ()
     """The fast lane's: what the pods said themselves."""
+    answers: tuple[Answer, ...] = ()
+    """Custom metrics, those that were due."""
     query: str = ""
     p95_edge: int | None = None
     error: str | None = None
@@ -104,6 +107,7 @@ class Reading:
     message: str
     metrics: tuple[MetricStatus, ...]
     memory: Memory
+    queries: tuple[QueryStatus, ...] = ()
     failed_at: datetime | None = None
 
 
@@ -451,3 +455,17 @@ def _percent(bad: int, started: int) -> str:
         return "- %"
     share = 100 * bad / started
     return f"{share:.0f} %" if share >= 10 or share == 0 else f"{share:.1f} %"
+
+
+def with_queries(reading: Reading, queries: Sequence[QueryStatus], *, wanted: int, now: datetime) -> Reading:
+    """Return a reading with the custom metrics in it: each may fail it, and all must pass."""
+    reading = replace(reading, queries=tuple(queries))
+    failed = next((q for q in queries if q.outcome == "Fail"), None)
+    if failed is not None and reading.outcome != "Fail":
+        said = f"{failed.name} {failed.message}"
+        return replace(reading, outcome="Fail", code="Fail", message=said, failed_at=now)
+    open_ = [q for q in queries if q.outcome != "Pass"]
+    if reading.outcome == "Pass" and (open_ or len(queries) < wanted):
+        said = f"{open_[0].name} {open_[0].message}" if open_ else "custom metrics are not measured at this weight yet"
+        return replace(reading, outcome="Inconclusive", code="NotYet", message=said)
+    return reading

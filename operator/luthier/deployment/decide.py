@@ -296,7 +296,8 @@ def _shown_analysis(
     is_fresh = (
         old is not None and old.measured_at is not None and now - old.measured_at < timedelta(seconds=SHOW_SECONDS)
     )
-    if old is not None and is_fresh and old.outcome == reading.outcome and not remember:
+    is_same = old is not None and old.outcome == reading.outcome and tuple(old.queries) == reading.queries
+    if old is not None and is_fresh and is_same and not remember:
         return old
     return AnalysisStatus(
         outcome=reading.outcome,
@@ -305,6 +306,7 @@ def _shown_analysis(
         requests_exposed=memory.requests_exposed,
         bad_served=memory.bad_served,
         metrics=list(reading.metrics),
+        queries=list(reading.queries),
         state=state,
     )
 

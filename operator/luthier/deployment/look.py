@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, RolloutStatus
-from luthier.deployment import analysis
+from luthier.deployment import analysis, queries
 from luthier.deployment.analysis import Reading, Scene
 from luthier.deployment.memory import Memory, load
 from luthier.deployment.metrics import gates_of, threshold
@@ -46,7 +46,12 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
         threshold=threshold(options, len(gating)),
         running_since=running_since(seen.pods),
     )
-    return analysis.read(memory_of(rollout), gating, seen.measured, scene)
+    reading = analysis.read(memory_of(rollout), gating, seen.measured, scene)
+    wanted = options.queries or []
+    judged = queries.judge(
+        wanted, seen.measured.answers, rollout.analysis, in_force_at=rollout.weight_in_force_at, now=seen.now
+    )
+    return analysis.with_queries(reading, judged, wanted=len(wanted), now=seen.now)
 
 
 def fails_by_pods(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from luthier.deployment import analysis
+from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, RolloutStatus
+from luthier.deployment import analysis, queries
 from luthier.deployment.admission import resolve_model
 from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
@@ -17,6 +17,7 @@ from luthier.deployment.look import NOT_ASKED, fails_by_pods, pod_prefix
 from luthier.deployment.memory import Memory, begin, load
 from luthier.deployment.metrics import Gate, gates_of
 from luthier.deployment.pods import Trouble, find_trouble, ready_ids
+from luthier.deployment.queries import Answer
 from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_copy, parse_record
 from luthier.deployment.rollout import as_begun
 from luthier.draft import read_spec
@@ -224,8 +225,28 @@ async def _measure(
         return Measured(error=str(error), query=query, replies=ports.fast.replies(obj["metadata"]["uid"]))
     # Asked for in the query too; what stands between may not look at that.
     mine = tuple(s for s in samples if s.labels.get("namespace") == namespace)
+    answers = await _answers(spec, rollout, namespace, both, ports)
     replies = ports.fast.replies(obj["metadata"]["uid"])
-    return Measured(samples=mine, query=query, p95_edge=p95_edge, replies=replies)
+    return Measured(samples=mine, query=query, p95_edge=p95_edge, replies=replies, answers=answers)
+
+
+async def _answers(
+    spec: ModelDeploymentSpec, rollout: RolloutStatus, namespace: str, prefixes: tuple[str, str], ports: Ports
+) -> tuple[Answer, ...]:
+    """Ask the custom metrics that are due. What cannot be asked is no measurement, and no reason to stop."""
+    wanted = spec.rollout.analysis.queries or []
+    in_force_at = rollout.weight_in_force_at if rollout.weight else None
+    answers = []
+    for query in queries.due(wanted, rollout.analysis, in_force_at=in_force_at, now=ports.now):
+        sides = prefixes if queries.is_relative(query) else prefixes[:1]
+        try:
+            texts = [queries.render(query, namespace=namespace, prefix=prefix) for prefix in sides]
+            values = [queries.single_value(await ports.prometheus.raw(text)) for text in texts]
+        except (PrometheusError, ValueError) as error:
+            answers.append(Answer(name=query.name, problem=str(error)))
+            continue
+        answers.append(Answer(name=query.name, candidate=values[0], stable=values[1] if len(values) > 1 else None))
+    return tuple(answers)
 
 
 def render_query(
