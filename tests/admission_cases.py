@@ -316,6 +316,12 @@ REFUSED = (
         _metric(name="LatencyCeiling", ceilingSeconds="10", maxIncreasePercent=20),
         "LatencyCeiling is absolute",
     ),
+    refuse(
+        "analysis skipped by nobody",
+        make_modeldeployment(rollout={"promote": {"revision": "r2-aaaaaaaa", "skipAnalysis": True, "by": "alice"}}),
+        "spec.rollout.promote",
+        "needs by and reason",
+    ),
     refuse("metric that is not known", _metric(name="Vibes"), "metrics[0].name", '"ErrorRate"'),
     refuse(
         "floor with a unit",

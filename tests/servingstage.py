@@ -311,6 +311,16 @@ class Stage(threading.Thread):
     def change(self, **spec: Any) -> None:
         self.patch("modeldeployments", "support", {"spec": spec})
 
+    def refused(self, **spec: Any) -> str:
+        """Try a change that the API server must not take, and return what it says."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        reply = self._http.patch(self.url("modeldeployments", "support"), json={"spec": spec}, headers=headers)
+        assert reply.status_code in (403, 422), reply.text
+        return str(reply.json()["message"])
+
+    def pods_of(self, revision: str) -> list[Json]:
+        return [p for p in self.list("pods") if number_of(p) == revision]
+
     def successor(self, number: int = 2) -> None:
         """Ask for another model, judged and passed."""
         self.evaluation(f"eval-{number}", "sha256:" + (str(number) * 64)[:64])

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from luthier.api.conditions import ConditionType
 from luthier.plan import Json
 from luthier.rolloutgauges import RolloutGauges
 from luthier.status import RECONCILING, STALLED
 
+SHOWN = (RECONCILING, STALLED, ConditionType.OVERRIDDEN)
 WRITE_VERBS = ("create", "apply", "replace", "delete")
 _RECONCILE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 
@@ -47,7 +49,7 @@ class Metrics:
         )
         self.conditions = Gauge(
             "luthier_condition",
-            "1 for each Reconciling or Stalled condition of an object, by reason: what alerts look at.",
+            "1 for each condition of an object that exists only when True, by reason: what alerts look at.",
             ["kind", "namespace", "name", "type", "reason"],
             registry=self.registry,
         )
@@ -72,7 +74,7 @@ class Metrics:
         for obj in objects:
             meta = obj["metadata"]
             for condition in obj.get("status", {}).get("conditions", []):
-                if condition["type"] in (RECONCILING, STALLED):
+                if condition["type"] in SHOWN:
                     labels = (obj["kind"], meta["namespace"], meta["name"], condition["type"], condition["reason"])
                     self.conditions.labels(*labels).set(1)
 

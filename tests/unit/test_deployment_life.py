@@ -13,31 +13,13 @@ from factories import make_modeldeployment
 from luthier.deployment.revision import COPY_ANNOTATION, MAX_COPY_BYTES, copy_record, parse_copy
 from luthier.errors import Conflict
 from luthier.status import format_time
+from servinglife import ANALYSIS, entry, serving
 from servingworld import OTHER_DIGEST, Behaviour, Killed, World, passed_evaluation
-
-STEPS = [{"setWeight": 10}, {"analysis": {}}, {"setWeight": 50}, {"analysis": {}}]
-ANALYSIS = {"minSamples": 50, "intervalSeconds": 2, "metrics": [{"name": "ErrorRate"}]}
-
-
-def serving(**rollout) -> World:
-    """Return a world whose first revision serves all traffic."""
-    names = {metric["name"] for metric in rollout.get("analysis", ANALYSIS).get("metrics", [])}
-    world = World(rate=20, with_edges=bool(names & {"Latency", "LatencyCeiling"}))
-    analysis = {**ANALYSIS, **rollout.pop("analysis", {})}
-    world.spec(rollout={"steps": STEPS, "abortScaleDownDelaySeconds": 60, "analysis": analysis, **rollout})
-    world.settle()
-    assert world.condition("Ready") == "True/Initial"
-    world.run(20)
-    return world
 
 
 def without_gates(evaluation: dict) -> dict:
     spec = {key: value for key, value in evaluation["spec"].items() if key != "gates"}
     return {**evaluation, "spec": spec}
-
-
-def entry(world: World) -> dict:
-    return world.status["history"][0]
 
 
 # First deployment

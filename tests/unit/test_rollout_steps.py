@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from factories import make_modeldeployment
-from luthier.api.modeldeployment import Analysis, Approve, ModelDeploymentSpec, Step
-from luthier.deployment.rollout import Facts, GiveUp, Position, advance, plan_of
+from luthier.api.conditions import Reason
+from luthier.api.modeldeployment import Analysis, ModelDeploymentSpec, Step
+from luthier.deployment.rollout import Brake, Facts, GiveUp, Position, advance, plan_of
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 AGO = NOW - timedelta(seconds=100)
@@ -37,8 +38,7 @@ def facts(**changes) -> Facts:
         "capacity": None,
         "in_force": True,
         "gateway": None,
-        "suspended": False,
-        "approve": None,
+        "brake": None,
         "analysis": Analysis(max_step_seconds=1000),
         "outcome": "Inconclusive",
         "judged_since": AGO,
@@ -46,12 +46,14 @@ def facts(**changes) -> Facts:
     return Facts(**(base | changes))
 
 
+SUSPENDED = Brake(reason=Reason.SUSPENDED, message="spec.suspend is true")
+FORCED = {"forced": True, "pauses_approved": True}
 PASSED = {"outcome": "Pass", "judged_step": 2}
 ROWS = {
     "the first step begins when the candidate is ready": (at(0, 0), {}, (1, 10), "RollingOut"),
     "nothing begins before it is": (at(0, 0), {"capacity": "0 of 1 pods"}, (0, 0), "RollingOut"),
     "nothing begins without metrics": (at(0, 0), {"outcome": "Error"}, (0, 0), "MetricsUnavailable"),
-    "nothing begins while suspended": (at(0, 0), {"suspended": True}, (0, 0), "Suspended"),
+    "nothing begins while suspended": (at(0, 0), {"brake": SUSPENDED}, (0, 0), "Suspended"),
     "a weight is awaited until the gateway has it": (at(1, 10), {"in_force": False}, (1, 10), "RollingOut"),
     "a weight that no gateway takes waits for one": (
         at(1, 10),
@@ -91,24 +93,27 @@ ROWS = {
     ),
     "a pause with a duration waits for it": (at(3, 10, started=NOW), {}, (3, 10), "RollingOut"),
     "a pause without one waits for approval": (at(3, 10), {}, (4, 10), "WaitingForApproval"),
-    "an approval of another step is none": (
-        at(4, 10),
-        {"approve": Approve(revision="r2-aaaaaaaa", step=3)},
-        (4, 10),
-        "WaitingForApproval",
-    ),
-    "an approval of another revision is none": (
-        at(4, 10),
-        {"approve": Approve(revision="r1-aaaaaaaa", step=4)},
-        (4, 10),
-        "WaitingForApproval",
-    ),
+    "an approval of another step is none": (at(4, 10), {"approved": frozenset({3})}, (4, 10), "WaitingForApproval"),
     "an approval goes on, over an equal weight, to the next": (
         at(4, 10),
-        {"approve": Approve(revision="r2-aaaaaaaa", step=4)},
+        {"approved": frozenset({4})},
         (6, 50),
         "RollingOut",
     ),
+    "a promotion approves every pause, with a duration or without": (
+        at(3, 10, started=NOW),
+        {"pauses_approved": True},
+        (6, 50),
+        "RollingOut",
+    ),
+    "a promotion is no pass of an analysis": (at(2, 10), {"pauses_approved": True}, (2, 10), "RollingOut"),
+    "a promotion without analysis goes on, weight by weight": (at(2, 10), FORCED, (6, 50), "RollingOut"),
+    "it goes on without metrics": (at(2, 10), FORCED | {"outcome": "Error"}, (6, 50), "RollingOut"),
+    "it goes on over a fail": (at(2, 10), FORCED | {"outcome": "Fail"}, (6, 50), "RollingOut"),
+    "it goes on beside a failing stable": (at(5, 10), FORCED | {"code": "BaselineUnhealthy"}, (6, 50), "RollingOut"),
+    "it waits for capacity": (at(5, 10), FORCED | {"capacity": "0 of 1 pods"}, (5, 10), "RollingOut"),
+    "it waits for the gateway": (at(1, 10), FORCED | {"in_force": False}, (1, 10), "RollingOut"),
+    "it waits for whoever holds the brake": (at(2, 10), FORCED | {"brake": SUSPENDED}, (2, 10), "Suspended"),
     "more weight waits for capacity": (at(5, 10), {"capacity": "1 of 2 pods"}, (5, 10), "RollingOut"),
     "more weight waits for metrics": (at(5, 10), {"outcome": "Error"}, (5, 10), "MetricsUnavailable"),
     "more weight waits for pods that are not scraped": (at(5, 10), {"code": "CoverageLow"}, (5, 10), "RollingOut"),
@@ -156,7 +161,7 @@ def test_an_undecided_analysis_gives_up_when_the_spec_says_so():
 def test_time_without_metrics_or_suspended_is_no_part_of_max_step_seconds():
     analysis = Analysis(max_step_seconds=90, on_inconclusive="Rollback")
     undecided = facts(analysis=analysis)
-    for blind in (facts(analysis=analysis, outcome="Error"), facts(analysis=analysis, suspended=True)):
+    for blind in (facts(analysis=analysis, outcome="Error"), facts(analysis=analysis, brake=SUSPENDED)):
         early = NOW - timedelta(seconds=70)
         held = advance(PLAN, at(2, 10), replace(blind, now=early)).position
         assert held.held_at == early

@@ -23,6 +23,10 @@ class ConditionType(Documented):
     SUCCEEDED = "Succeeded", "Summary of FineTuneJob and Evaluation: Unknown until the run has ended."
     READY = "Ready", "Summary of ModelDeployment: the spec's revision serves all traffic."
     SERVING = "Serving", "ModelDeployment: clients get answers, from whichever revision."
+    OVERRIDDEN = (
+        "Overridden",
+        "ModelDeployment: a person decides instead of the analysis (pin, promote.skipAnalysis). Only there when True.",
+    )
     DATASET_READY = "DatasetReady", "FineTuneJob: the data is validated, rendered, split and stored."
     TRAINING = "Training", "FineTuneJob: a training attempt runs."
     EVALUATED = "Evaluated", "Evaluation: all cases were answered and judged, whatever the verdict."
@@ -134,6 +138,20 @@ class Reason(Documented):
         "The record of what serves was deleted, and no copy is left: restore it from a backup, or make the "
         "ModelDeployment again.",
     )
+    PINNED = (
+        "Pinned",
+        "rollout.pin names the revision that serves; nothing else is tried until it is removed.",
+    )
+    PIN_REFUSED = (
+        "PinRefused",
+        "rollout.pin names what was never promoted, was taken back, or has no record; nothing starts or advances.",
+    )
+    PAUSES_APPROVED = "PausesApproved", "rollout.promote approves every pause of the candidate."
+    ANALYSIS_SKIPPED = (
+        "AnalysisSkipped",
+        "rollout.promote with skipAnalysis sends the candidate on, whatever the analysis says.",
+    )
+    FROZEN = "Frozen", "The platform team has frozen all rollouts; nothing starts or advances, rollback works."
     STATUS_REBUILT = "StatusRebuilt", "The status was lost and was rebuilt from the route and the revision records."
 
 
@@ -288,6 +306,27 @@ STATES: tuple[State, ...] = (
     ),
     _state(
         "ModelDeployment",
+        "serves a pinned revision that is not its spec's",
+        "InProgress",
+        "Suspended",
+        "Serving=True/Serving, Overridden=True/Pinned, Reconciling=True/Pinned, Ready=False/Pinned",
+    ),
+    _state(
+        "ModelDeployment",
+        "cannot serve what is pinned, the stable serves on",
+        "Failed",
+        "Degraded",
+        "Serving=True/Serving, Stalled=True/PinRefused, Ready=False/PinRefused",
+    ),
+    _state(
+        "ModelDeployment",
+        "sends a candidate on without analysis",
+        "InProgress",
+        "Progressing",
+        "Serving=True/Serving, Overridden=True/AnalysisSkipped, Reconciling=True/RollingOut, Ready=False/RollingOut",
+    ),
+    _state(
+        "ModelDeployment",
         "was refused by its Evaluation, the stable serves on",
         "Failed",
         "Degraded",
@@ -305,7 +344,8 @@ for _, c in ipairs(obj.status.conditions) do
     return {status = "Degraded", message = c.message}
   elseif c.type == "Reconciling" and c.status == "True" then
     hs.message = c.message
-    if c.reason == "Suspended" or c.reason == "WaitingForApproval" then hs.status = "Suspended" end
+    local held = {Suspended = true, WaitingForApproval = true, Pinned = true}
+    if held[c.reason] then hs.status = "Suspended" end
   elseif (c.type == "Succeeded" or c.type == "Ready") and c.status == "True" then
     hs = {status = "Healthy", message = c.message}
   end

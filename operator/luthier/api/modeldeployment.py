@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from luthier.api.acts import ActStatus, Approve, Promote, RevisionAct
 from luthier.api.base import (
     Condition,
     Decimal,
@@ -243,19 +244,6 @@ class Analysis(KubeModel):
     ]
 
 
-class Approve(KubeModel):
-    """Permission for one step of one revision."""
-
-    revision: Annotated[str, Field(max_length=63, description="As in status.candidate.name.")]
-    step: Annotated[int, Field(ge=1, le=64, description="The pause step's number, counted from 1.")]
-
-
-class RevisionAct(KubeModel):
-    """An act that names the revision it is about."""
-
-    revision: Annotated[str, Field(max_length=63, description="As in status: it has no effect on another one.")]
-
-
 class Rollout(KubeModel):
     """How traffic moves."""
 
@@ -289,6 +277,14 @@ class Rollout(KubeModel):
     analysis: Annotated[Analysis, Field(default_factory=Analysis, description="When the candidate is worse.")]
     approve: Annotated[Approve | None, Field(default=None, description="Let a paused step go on.")]
     abort: Annotated[RevisionAct | None, Field(default=None, description="Take this candidate back.")]
+    promote: Annotated[Promote | None, Field(default=None, description="Send this candidate on to 100 percent.")]
+    pin: Annotated[
+        RevisionAct | None,
+        Field(
+            default=None,
+            description="While set, serve this revision, which was promoted before, and try no other one.",
+        ),
+    ]
     retry: Annotated[RevisionAct | None, Field(default=None, description="Let this rejected revision start again.")]
     abort_scale_down_delay_seconds: Annotated[
         int, Field(default=600, ge=0, le=86_400, description="A rejected candidate's pods stay so long for diagnosis.")
@@ -484,6 +480,7 @@ class RolloutStatus(KubeModel):
     analysis_options: Annotated[
         Analysis | None, Field(default=None, description="spec.rollout.analysis as it was at the start.")
     ]
+    act: Annotated[ActStatus | None, Field(default=None, description="What a person ordered for this candidate.")]
 
 
 class HistoryEntry(KubeModel):
@@ -492,6 +489,7 @@ class HistoryEntry(KubeModel):
     revision: Annotated[str, Field(max_length=63, description="Which.")]
     outcome: Annotated[Literal["Promoted", "RolledBack", "Aborted", "Superseded"], Field(description="How it ended.")]
     reason: Annotated[str, Field(max_length=128, description="A documented constant.")]
+    by: Annotated[str | None, Field(default=None, max_length=128, description="Who ordered it, as the act says.")]
     message: Annotated[str, Field(max_length=1024, description="The numbers, in a sentence.")]
     step: Annotated[int, Field(default=0, description="At which step.")]
     weight: Annotated[int, Field(default=0, description="At which share of traffic.")]

@@ -5,17 +5,18 @@ Also rebuilds a lost status: the route says who serves, the records say what eac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import HistoryEntry, ModelDeploymentSpec, ModelDeploymentStatus, RevisionStatus
+from luthier.deployment.acts import Acts, Order, read_acts
 from luthier.deployment.admission import Hold, resolve_model
 from luthier.deployment.build import OUTCOME_ANNOTATION
 from luthier.deployment.observe import Observed
 from luthier.deployment.pods import ready_ids
 from luthier.deployment.revision import Model, Revision, hash_intent, hash_of, hash_revision, number_of
-from luthier.deployment.rollout import as_begun, has_drifted
+from luthier.deployment.rollout import Brake, as_begun, has_drifted
 from luthier.draft import read_spec
 from luthier.naming import child_name
 from luthier.plan import Event, Json
@@ -41,6 +42,8 @@ class Case:
     status: ModelDeploymentStatus
     seen: Observed
     wanted: Wanted
+    acts: Acts = field(default_factory=Acts)
+    brake: Brake | None = None
     has_drifted: bool = False
     """The spec's plan is not the one that the rollout in progress began with, and follows to its end."""
     events: tuple[Event, ...] = ()
@@ -76,6 +79,22 @@ class Case:
         # What the spec refers to is gone, and so is the record: nothing tells them apart, so nothing is started.
         return record is None or record.intent == self.wanted.intent
 
+    @property
+    def promotion(self) -> Order | None:
+        """Return the order to send the candidate on, if there is one."""
+        return self.acts.promotes.get(self.candidate.name) if self.candidate else None
+
+    @property
+    def is_pinning(self) -> bool:
+        """Say whether the candidate is an older revision that a pin brings back, not one that is tried."""
+        act = self.status.rollout.act if self.status.rollout else None
+        return self.candidate is not None and act is not None and act.act == "Pin"
+
+    @property
+    def is_forced(self) -> bool:
+        """Say whether a person has decided for the candidate: the analysis does not."""
+        return self.is_pinning or (self.promotion is not None and self.promotion.skip_analysis)
+
     def stable_lacks_pods(self) -> bool:
         """Say whether traffic moved to the stable would reach nobody."""
         return self.stable is not None and not self.ready(self.stable.name)
@@ -91,6 +110,7 @@ def open_case(obj: Json, seen: Observed) -> Case:
         status=status,
         seen=seen,
         wanted=_want(spec, seen),
+        acts=read_acts(obj, spec),
         has_drifted=has_drifted(spec, status.rollout),
     )
     return _rebuilt(case) if _is_lost(status) else case
@@ -116,9 +136,7 @@ def _rebuilt(case: Case) -> Case:
     status = case.status.model_copy(update={"stable": stable.status(ready=len(case.ready(stable.name)))})
     message = f"the status was lost; {stable.name} serves, as the route and the revision records say"
     event = Event(type="Warning", reason=str(Reason.STATUS_REBUILT), message=message)
-    return Case(
-        obj=case.obj, spec=case.spec, status=status, seen=case.seen, wanted=case.wanted, events=(*case.events, event)
-    )
+    return replace(case, status=status, events=(*case.events, event))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +154,7 @@ def find_rejection(case: Case) -> Rejection | None:
     if wanted is None:
         return None
     rejection = _from_history(case.status.history, wanted) or _from_children(case, wanted)
-    retry = case.spec.rollout.retry
-    if rejection is None or (retry is not None and retry.revision == rejection.name):
-        return None
-    return rejection
+    return None if rejection is None or rejection.name in case.acts.retries else rejection
 
 
 def _from_history(history: list[HistoryEntry], wanted: str) -> Rejection | None:

@@ -15,15 +15,18 @@ from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, RevisionStatus, RolloutStatus
 from luthier.deployment.admission import Admitted, Hold, admit
 from luthier.deployment.analysis import Reading
+from luthier.deployment.brakes import find_brake
 from luthier.deployment.build import build_template
 from luthier.deployment.case import Case, find_rejection, find_unfinished, open_case
 from luthier.deployment.decision import MAX_HISTORY, Decision, State, find_missing_gateway, judge_serving, make_plan
 from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
 from luthier.deployment.look import judge_now, memory_of
 from luthier.deployment.observe import Observed
+from luthier.deployment.pinning import bring_back, find_pin, pinned_state
+from luthier.deployment.promotion import note_promotion, promotion_message, promotion_reason
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
-from luthier.deployment.rollout import Facts, GiveUp, Move, Position, Stay, advance, plan_of
-from luthier.deployment.sentences import tell_pass, tell_shift
+from luthier.deployment.rollout import Brake, Facts, GiveUp, Move, Position, Stay, advance, plan_of
+from luthier.deployment.sentences import tell_shift
 from luthier.deployment.share import explain_share, find_lacking, find_share
 from luthier.jobs import is_deleting
 from luthier.plan import Event, Json, Plan
@@ -48,6 +51,7 @@ def decide(obj: Json, seen: Observed) -> Plan:
     if is_deleting(obj):
         return Plan(status=obj.get("status", {}))
     case = open_case(obj, seen)
+    case = replace(case, brake=find_brake(case))
     if case.candidate is None or case.status.rollout is None:
         return make_plan(case, rest(case))
     reading = look(case)
@@ -64,6 +68,10 @@ def rest(case: Case) -> Decision:
     stable, wanted = case.stable, case.wanted
     if case.seen.rival is not None:
         return _in_conflict(case, case.seen.rival)
+    if stable is not None and (pinned := _pinned(case, stable)) is not None:
+        return pinned
+    if case.brake is not None and case.brake.stalled:
+        return _braked(case, case.brake)
     if stable is not None and case.is_wanted(stable.name):
         return _settled(case, stable)
     if wanted.hold is not None or wanted.model is None:
@@ -71,13 +79,33 @@ def rest(case: Case) -> Decision:
     if rejection := find_rejection(case):
         state = rejected_state(rejection.name, rejection.message, aborted=rejection.aborted)
         return _unchanged(case, state, rejected=rejection.name)
-    if case.spec.suspend:
-        message = "spec.suspend is true: the new spec is not tried; set it to false to go on"
-        return _unchanged(case, State(kind="working", reason=Reason.SUSPENDED, message=message))
+    if case.brake is not None:
+        return _braked(case, case.brake)
     if case.seen.missing_claims:
         return _hold(case, _missing_claims(case))
     admitted = admit(case.spec, wanted.model, case.seen.evaluation, now=case.seen.now)
     return _hold(case, admitted) if isinstance(admitted, Hold) else _start(case, admitted)
+
+
+def _pinned(case: Case, stable: RevisionStatus) -> Decision | None:
+    """Serve what is pinned; None: nothing is, or it cannot be."""
+    pin = find_pin(case)
+    if pin is None or pin.refusal is not None:
+        return None
+    record = case.seen.revision(pin.revision)
+    if pin.revision != stable.name:
+        assert record is not None
+        return bring_back(case, pin, record)
+    decision = _settled(case, stable)
+    is_asked_for = case.is_wanted(stable.name) or decision.state.kind != "settled"
+    return decision if is_asked_for else replace(decision, state=pinned_state(pin))
+
+
+def _braked(case: Case, brake: Brake) -> Decision:
+    """Try nothing new; the message says what has to happen first."""
+    message = brake.message if brake.stalled else f"the new spec is not tried: {brake.message}"
+    state = State(kind="stalled" if brake.stalled else "working", reason=brake.reason, message=message)
+    return replace(_unchanged(case, state), due=(brake.until,))
 
 
 def _settled(case: Case, stable: RevisionStatus) -> Decision:
@@ -198,6 +226,7 @@ def go_on(case: Case, reading: Reading | None) -> Decision:
     candidate, rollout = case.candidate, case.status.rollout
     assert candidate is not None
     assert rollout is not None
+    rollout, said = note_promotion(case, rollout)
     move = advance(rollout.steps, _position(rollout), _facts(case, candidate, rollout, reading))
     if isinstance(move.stay, GiveUp):
         ending = Ending(
@@ -208,8 +237,10 @@ def go_on(case: Case, reading: Reading | None) -> Decision:
         )
         return withdraw(case, ending)
     if move.stay is None:
-        return _promote(case, candidate, rollout)
-    return _moved(case, candidate, rollout, move, move.stay, reading)
+        decision = _promote(case, candidate, rollout)
+    else:
+        decision = _moved(case, candidate, rollout, move, move.stay, reading)
+    return replace(decision, events=(*said, *decision.events))
 
 
 def _position(rollout: RolloutStatus) -> Position:
@@ -233,8 +264,10 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
         capacity=find_lacking(case, candidate),
         in_force=in_force and (rollout.weight == 0 or bool(case.ready(candidate.name))),
         gateway=find_missing_gateway(case) if route is not None else None,
-        suspended=case.spec.suspend,
-        approve=case.spec.rollout.approve,
+        brake=None if case.is_pinning else case.brake,
+        approved=case.acts.approved(candidate.name),
+        pauses_approved=case.promotion is not None,
+        forced=case.is_forced,
         analysis=case.spec.rollout.analysis,
         outcome=reading.outcome if reading else None,
         code=reading.code if reading else "",
@@ -273,11 +306,20 @@ def _moved(
     )
     return Decision(
         status=status,
-        state=State(kind="working", reason=stay.reason, message=f"{candidate.name} at {stay.message}"),
+        state=_state(case, candidate, stay),
         weight=weight,
         events=_events(case, candidate, stay, position, looked, weight),
         due=_dues(case, position, stay, reading),
     )
+
+
+def _state(case: Case, candidate: RevisionStatus, stay: Stay) -> State:
+    brake = case.brake
+    is_stalled = brake is not None and brake.stalled and stay.reason == brake.reason
+    # A pin is shown as one, until the old revision has everything.
+    reason = Reason.PINNED if case.is_pinning and stay.reason == Reason.ROLLING_OUT else stay.reason
+    message = f"{candidate.name} at {stay.message}"
+    return State(kind="stalled" if is_stalled else "working", reason=reason, message=message)
 
 
 def _shown_analysis(
@@ -324,6 +366,8 @@ def _verdict(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, stay
 
 
 _WORTH_AN_EVENT = (
+    Reason.FROZEN,
+    Reason.PIN_REFUSED,
     Reason.METRICS_UNAVAILABLE,
     Reason.SPLIT_MISMATCH,
     Reason.BASELINE_UNHEALTHY,
@@ -379,13 +423,14 @@ def _deadline(case: Case, started_at: datetime) -> datetime:
 def _promote(case: Case, candidate: RevisionStatus, rollout: RolloutStatus) -> Decision:
     """Swap the roles in one status write: the route, read back, already carries all traffic."""
     initial = case.stable is None
-    reason = Reason.INITIAL if initial else Reason.PROMOTED
-    message = "the first revision" if initial else tell_pass(rollout, case.now)
+    reason = Reason.INITIAL if initial else promotion_reason(rollout)
+    message = "the first revision" if initial else promotion_message(rollout, case.now)
     seen = rollout.analysis
     entry = HistoryEntry(
         revision=candidate.name,
         outcome="Promoted",
         reason=str(reason),
+        by=rollout.act.by if rollout.act else None,
         message=message,
         step=rollout.step,
         weight=100,

@@ -22,6 +22,7 @@ from luthier.deployment.build import (
 from luthier.deployment.case import Case, outcome_of
 from luthier.deployment.display import show
 from luthier.deployment.observe import revision_of
+from luthier.deployment.overrides import mark_overrides
 from luthier.deployment.revision import Revision, build_record
 from luthier.naming import child_name
 from luthier.plan import Event, Json, Manifest, Plan, Ref, Traffic
@@ -204,7 +205,9 @@ def _outcome(case: Case, status: ModelDeploymentStatus, name: str) -> str | None
 
 def _outdated(case: Case, status: ModelDeploymentStatus) -> list[Ref]:
     """Return the children of the oldest revisions out of use, beyond the limit. Never of one that has pods."""
-    old = [r for r in case.seen.revisions if r.name not in _in_use(status) and r.name != status.rejected]
+    pin = case.spec.rollout.pin
+    kept = {*_in_use(status), status.rejected, pin.revision if pin else None}
+    old = [r for r in case.seen.revisions if r.name not in kept]
     idle = [r for r in old if not case.seen.pods_of(r.name) and not _replicas(case, status, r.name)]
     surplus = {r.name for r in idle[: max(0, len(old) - case.spec.revision_history_limit)]}
     children = [
@@ -260,7 +263,8 @@ def _conditions(case: Case, status: ModelDeploymentStatus, state: State) -> Cond
         generation=generation,
         now=now,
     )
-    reason, message = str(state.reason), state.message
+    conditions = mark_overrides(conditions, case, status)
+    reason, message = str(state.reason), "; ".join(filter(None, (state.message, case.acts.complaint)))
     if state.kind == "working":
         conditions = mark_reconciling(conditions, reason=reason, message=message, generation=generation, now=now)
     elif state.kind == "stalled":

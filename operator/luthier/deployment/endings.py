@@ -19,6 +19,7 @@ from luthier.deployment.case import Case, outcome_of
 from luthier.deployment.decision import MAX_HISTORY, Decision, State
 from luthier.deployment.display import share
 from luthier.deployment.observe import trouble_of
+from luthier.deployment.pinning import find_pin
 from luthier.deployment.revision import number_of
 from luthier.plan import Event, Json
 from luthier.status import format_time, parse_time
@@ -40,17 +41,23 @@ class Ending:
     metrics: tuple[MetricStatus, ...] = ()
     exposed: tuple[int, int] | None = None
     """Requests to the candidate and bad ones among them, when a newer look than status has says so."""
+    by: str | None = None
+    """Who ordered it."""
 
 
 def find_ending(case: Case, reading: Reading | None) -> Ending | None:
     """Return why the rollout ends now; the first cause that holds."""
+    if case.is_pinning:
+        # It served before: pods that are late, or a node that is missing, are no proof against it.
+        return _already_withdrawn(case) or _aborted(case) or _unpinned(case)
     return (
         _already_withdrawn(case)
         or _recorded(case)
         or _aborted(case)
         or _in_trouble(case)
+        or _displaced(case)
         or _spec_changed(case)
-        or (_proven_worse(reading) if reading else None)
+        or (_proven_worse(reading) if reading and not case.is_forced else None)
     )
 
 
@@ -72,6 +79,7 @@ def _already_withdrawn(case: Case) -> Ending | None:
         breach_at=parse_time(breach_at) if breach_at else None,
         written_at=parse_time(written_at) if written_at else None,
         exposed=(exposed[0], exposed[1]) if exposed else None,
+        by=said.get("by"),
     )
 
 
@@ -86,10 +94,27 @@ def _recorded(case: Case) -> Ending | None:
 
 
 def _aborted(case: Case) -> Ending | None:
-    abort = case.spec.rollout.abort
-    if abort is None or case.candidate is None or abort.revision != case.candidate.name:
+    order = case.acts.aborts.get(case.candidate.name) if case.candidate else None
+    if order is None:
         return None
-    return Ending(outcome="Aborted", reason=Reason.ABORTED, message="spec.rollout.abort names it")
+    message = f"{order.source} names it{order.signed}"
+    return Ending(outcome="Aborted", reason=Reason.ABORTED, message=message, by=order.by)
+
+
+def _displaced(case: Case) -> Ending | None:
+    pin = find_pin(case)
+    if pin is None or pin.refusal is not None:
+        return None
+    message = f"spec.rollout.pin serves {pin.revision}{pin.order.signed}"
+    return Ending(outcome="Aborted", reason=Reason.PINNED, message=message, by=pin.order.by)
+
+
+def _unpinned(case: Case) -> Ending | None:
+    pin = find_pin(case)
+    assert case.candidate is not None
+    if pin is not None and pin.revision == case.candidate.name:
+        return None
+    return Ending(outcome="Aborted", reason=Reason.REVERTED, message="spec.rollout.pin names it no more")
 
 
 def _in_trouble(case: Case) -> Ending | None:
@@ -128,7 +153,7 @@ def withdraw(case: Case, ending: Ending) -> Decision:
     if weight > 0 and case.stable_lacks_pods() and case.ready(candidate.name):
         return _wait_for_stable(case, ending, weight)
     entry = _entry(case, ending, candidate, rollout, weight)
-    rejects = ending.reason not in (Reason.REVERTED, Reason.SUPERSEDED)
+    rejects = ending.reason not in (Reason.REVERTED, Reason.SUPERSEDED, Reason.PINNED)
     status = case.status.model_copy(
         update={
             "candidate": None,
@@ -165,6 +190,7 @@ def _note(ending: Ending, entry: HistoryEntry) -> Json:
         "breachSeenAt": format_time(breach_at) if breach_at else None,
         "weightWrittenAt": format_time(written_at) if written_at else None,
         "exposed": ending.exposed,
+        "by": ending.by,
     }
 
 
@@ -203,6 +229,7 @@ def _entry(
         revision=candidate.name,
         outcome=ending.outcome,
         reason=str(ending.reason),
+        by=ending.by,
         message=f"{ending.message}{where}"[:1024],
         step=rollout.step if rollout else 0,
         weight=rollout.weight if rollout else 0,

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, RolloutStatus
 from luthier.deployment import analysis, queries
+from luthier.deployment.acts import read_acts
 from luthier.deployment.admission import resolve_model
 from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
@@ -124,10 +125,12 @@ async def _route(obj: Json, ports: Ports) -> Json | None:
 
 def _is_urgent(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> bool:
     """Say whether the candidate loses its traffic whatever the numbers say: that does not wait for Prometheus."""
-    candidate, abort = status.candidate, spec.rollout.abort
+    candidate = status.candidate
     if candidate is None:
         return False
-    if (abort is not None and abort.revision == candidate.name) or trouble_of(spec, status, seen) is not None:
+    if status.rollout is not None and status.rollout.act is not None and status.rollout.act.act == "Pin":
+        return True  # what a pin brings back is not judged
+    if candidate.name in read_acts(obj, spec).aborts or trouble_of(spec, status, seen) is not None:
         return True
     carried = route_weights(seen.route or {}).get(child_name(obj, candidate.name), 0)
     return carried > 0 and not ready_ids(seen.pods_of(candidate.name))

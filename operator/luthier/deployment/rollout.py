@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from luthier.api.conditions import Reason
-from luthier.api.modeldeployment import Analysis, AnalysisStep, Approve, ModelDeploymentSpec, RolloutStatus, Step
+from luthier.api.modeldeployment import Analysis, AnalysisStep, ModelDeploymentSpec, RolloutStatus, Step
 
 UNSCRAPED_GRACE = timedelta(minutes=5)
 """Pods of a step that are not scraped for so long are not scraped at all: people are told."""
@@ -56,9 +56,21 @@ class Position:
     in_force_at: datetime | None = None
     """When the gateway confirmed the weight; None: not yet."""
     held_at: datetime | None = None
-    """Since when nothing can be decided: suspended, or without metrics."""
+    """Since when nothing can be decided: held by a brake, or without metrics."""
     held_seconds: int = 0
     """For how long that was so in this step, up to `held_at`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brake:
+    """Why nothing starts and no weight grows, whatever the analysis says. It never keeps a weight from falling."""
+
+    reason: Reason
+    message: str
+    until: datetime | None = None
+    """When it ends by itself; None: when somebody lifts it."""
+    stalled: bool = False
+    """Only a new spec helps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +85,7 @@ class Facts:
     """The route, read back, carries the position's weight and the gateway has accepted it."""
     gateway: str | None
     """Why no gateway takes the route at all; None: one does, or the route is not written yet."""
-    suspended: bool
-    approve: Approve | None
+    brake: Brake | None
     analysis: Analysis
     outcome: Literal["Pass", "Fail", "Inconclusive", "Error"] | None
     """Of the newest look; None: there was none."""
@@ -83,6 +94,12 @@ class Facts:
     judged_step: int = 0
     judged_since: datetime | None = None
     """For which step, and since which weight's coming into force, the outcome was found."""
+    approved: frozenset[int] = frozenset()
+    """Pause steps that may be passed."""
+    pauses_approved: bool = False
+    """All of them may, with a duration or without."""
+    forced: bool = False
+    """A person decides instead of the analysis: only pods and the gateway hold it up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +157,7 @@ def _confirm(position: Position, facts: Facts) -> Position:
 
 def _stop_clock(position: Position, facts: Facts) -> Position:
     """Keep time apart in which no look can decide: it is no part of maxStepSeconds."""
-    if facts.suspended or facts.outcome == "Error":
+    if facts.brake is not None or facts.outcome == "Error":
         return replace(position, held_at=position.held_at or facts.now)
     if position.held_at is None:
         return position
@@ -158,13 +175,16 @@ def _enter(plan: Sequence[Step], position: Position, now: datetime) -> Position:
 
 def _judge(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | GiveUp | None:
     """Return why a step is not done, or None when it is."""
-    if facts.suspended:
-        return Stay(reason=Reason.SUSPENDED, message=f"{describe(plan, position)}: held, spec.suspend is true")
+    if facts.brake is not None:
+        message = f"{describe(plan, position)}: held; {facts.brake.message}"
+        return Stay(reason=facts.brake.reason, message=message, until=facts.brake.until)
     if position.step == 0:
         return None
     if (unconfirmed := _unconfirmed(plan, position, facts)) is not None:
         return unconfirmed
     step = plan[position.step - 1]
+    if facts.forced or (facts.pauses_approved and step.pause is not None):
+        return None
     if step.pause is not None:
         return _judge_pause(plan, position, step.pause.duration_seconds, facts)
     if step.analysis is not None:
@@ -186,6 +206,8 @@ def _hold_weight(plan: Sequence[Step], position: Position, facts: Facts) -> Stay
     where = describe(plan, position)
     if facts.capacity is not None:
         return Stay(reason=Reason.ROLLING_OUT, message=f"{where}: {facts.capacity}")
+    if facts.forced:
+        return None
     if facts.outcome == "Error":
         return _held_blind(plan, position, facts)
     if facts.code == "CoverageLow":
@@ -215,8 +237,7 @@ def _held_uncovered(plan: Sequence[Step], position: Position, facts: Facts) -> S
 def _judge_pause(plan: Sequence[Step], position: Position, seconds: int | None, facts: Facts) -> Stay | None:
     where = describe(plan, position)
     if seconds is None:
-        approve = facts.approve
-        if approve is not None and approve.revision == facts.candidate and approve.step == position.step:
+        if position.step in facts.approved:
             return None
         message = (
             f"{where}: set spec.rollout.approve to {{revision: {facts.candidate}, step: {position.step}}} to go on"

@@ -18,7 +18,9 @@ def find_share(case: Case, candidate: RevisionStatus, position: Position, readin
         return carried if case.stable_lacks_pods() else 0
     if carried < position.weight and find_lacking(case, candidate) is not None and not case.stable_lacks_pods():
         return carried  # What was taken away comes back onto all pods, not onto the first of them.
-    if carried < position.weight and case.stable is not None and not case.stable_lacks_pods() and _is_blind(reading):
+    if case.is_forced or case.stable is None or case.stable_lacks_pods():
+        return position.weight
+    if carried < position.weight and _is_blind(reading):
         return carried  # Who took it away, and why, may have gone with the route: no data is no reason to give it.
     return position.weight
 
@@ -38,8 +40,11 @@ def explain_share(case: Case, candidate: RevisionStatus, position: Position) -> 
 
 
 def find_lacking(case: Case, candidate: RevisionStatus) -> str | None:
-    """Return why no more traffic may come: capacity before weight, on both sides."""
-    for revision in filter(None, (candidate, case.stable)):
+    """Return why no more traffic may come: capacity before weight, on both sides.
+
+    Whom a person has decided for does not wait for a stable that is itself broken.
+    """
+    for revision in filter(None, (candidate, None if case.is_forced else case.stable)):
         ready = len(case.ready(revision.name))
         if ready < case.spec.replicas:
             why = explain(case.seen.pods_of(revision.name))
