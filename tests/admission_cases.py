@@ -322,6 +322,12 @@ REFUSED = (
         "spec.rollout.promote",
         "needs by and reason",
     ),
+    refuse(
+        "window without cron",
+        make_modeldeployment(rollout={"windows": [{"schedule": "@daily", "durationSeconds": 3600}]}),
+        "spec.rollout.windows[0].schedule",
+        "five fields of cron",
+    ),
     refuse("metric that is not known", _metric(name="Vibes"), "metrics[0].name", '"ErrorRate"'),
     refuse(
         "floor with a unit",
@@ -360,6 +366,14 @@ ACCEPTED = (
     _query(maxIncreasePercent=10, min="1"),
     make_modeldeployment("safe", safety={"forbiddenTexts": ["CANARY-7f3a"]}),
     _steps({"setWeight": 10}, {"pause": {}}, {"setWeight": 10}, {"analysis": {}}, {"setWeight": 100}, {"pause": {}}),
+    make_modeldeployment(
+        "ordered",
+        rollout={
+            "windows": [{"schedule": "0 9 * * MON-FRI", "durationSeconds": 3600, "timeZone": "Europe/Berlin"}],
+            "promote": {"revision": "r2-aaaaaaaa", "skipAnalysis": True, "by": "alice", "reason": "why"},
+            "pin": {"revision": "r1-aaaaaaaa"},
+        },
+    ),
     make_modeldeployment(
         "formats", responseSchema="{}", rollout={"analysis": {"metrics": [{"name": "FormatValidity"}]}}
     ),

@@ -90,6 +90,8 @@ class World:
     gateway_accepts: bool = True
     prometheus_error: str | None = None
     prometheus_hangs: bool = False
+    freeze: str | None = None
+    """Why all rollouts rest."""
     with_edges: bool = False
     """Count requests by age: 242 more series for each pod."""
     others: list[Json] = field(default_factory=list)
@@ -223,6 +225,7 @@ class World:
             settings=self.settings,
             now=self.now,
             fast=self.fast,
+            freeze=lambda: self.freeze,
         )
         obj = copy.deepcopy(self.obj)
         plan = decide(obj, _finish(observe(obj, ports)))

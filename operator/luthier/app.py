@@ -29,6 +29,7 @@ from luthier.clock import ServerClock
 from luthier.deployment.fastlane import MAX_POLLS_PER_SECOND, FastLane
 from luthier.errors import LuthierError
 from luthier.events import EventLog
+from luthier.freeze import FreezeSwitch
 from luthier.health import Health, complaint
 from luthier.kube import Kube
 from luthier.lease import REQUEST_SECONDS, Elector
@@ -38,7 +39,7 @@ from luthier.podhttp import PodHttp
 from luthier.ports import Controller, Ports
 from luthier.prometheus import PrometheusClient
 from luthier.reconcile import Reconciler
-from luthier.resources import OWN, Resource
+from luthier.resources import MODELDEPLOYMENT, OWN, Resource
 from luthier.router import HttpRouteRouter
 from luthier.settings import Settings
 from luthier.store import Store
@@ -90,6 +91,13 @@ class App:
             counted=self.metrics.count_poll,
         )
         self._http = http
+        self.freeze = FreezeSwitch(
+            self.kube,
+            namespace=settings.namespace,
+            name=settings.freeze_config_map,
+            always=settings.freeze,
+            changed=self._look_at_rollouts,
+        )
         self._reconciler = self._make_reconciler(controllers)
         self.health = Health(
             metrics=self.metrics, refresh=self._refresh, unhealthy=self._unhealthy, unready=self._unready
@@ -124,10 +132,17 @@ class App:
         self.queue.clear()
         for key in self.own.all_keys():
             self.queue.add(key)
+        await self.freeze.look()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.fast.run())
+            group.create_task(self.freeze.run())
             for _ in range(self._settings.workers):
                 group.create_task(self.queue.work(self._reconciler.run))
+
+    def _look_at_rollouts(self) -> None:
+        for key in self.own.all_keys():
+            if key.kind == MODELDEPLOYMENT.kind:
+                self.queue.add(key)
 
     async def _watch(self) -> None:
         """Know our objects: list them, then let kopf tell what changes, and list again every ten minutes."""
@@ -181,6 +196,7 @@ class App:
             settings=settings,
             now=self.clock.now(),
             fast=self.fast,
+            freeze=self.freeze.reason,
         )
         return Reconciler(
             controllers,

@@ -11,7 +11,7 @@ from luthier.plan import Json
 from luthier.rolloutgauges import RolloutGauges
 from luthier.status import RECONCILING, STALLED
 
-SHOWN = (RECONCILING, STALLED, ConditionType.OVERRIDDEN)
+SHOWN = (RECONCILING, STALLED, ConditionType.OVERRIDDEN, ConditionType.HELD)
 WRITE_VERBS = ("create", "apply", "replace", "delete")
 _RECONCILE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 

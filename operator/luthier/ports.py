@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -120,6 +120,8 @@ class Ports:
     now: datetime
     """The pass's time, aware UTC: read once, so that one pass has one clock."""
     fast: FastLane = field(default_factory=NoFastLane)
+    freeze: Callable[[], str | None] = lambda: None
+    """Why all rollouts rest (`luthier.freeze`); None: they may go."""
 
 
 ObservedT = TypeVar("ObservedT")

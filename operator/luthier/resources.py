@@ -35,7 +35,8 @@ CHILDREN = (JOB, POD, SERVICE, DEPLOYMENT, CONTROLLERREVISION, HTTPROUTE)
 """Watched by label, kept in the child store."""
 
 PVC = Resource(api_version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims")
+CONFIGMAP = Resource(api_version="v1", kind="ConfigMap", plural="configmaps")
 LEASE = Resource(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
 EVENT = Resource(api_version="v1", kind="Event", plural="events")
 
-BY_KIND = {r.kind: r for r in (*OWN, *CHILDREN, PVC, LEASE, EVENT)}
+BY_KIND = {r.kind: r for r in (*OWN, *CHILDREN, PVC, CONFIGMAP, LEASE, EVENT)}

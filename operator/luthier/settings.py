@@ -41,6 +41,12 @@ class Settings(BaseSettings):
     health_port: int = Field(default=8081, ge=0, le=65_535, description="Port of the same; 0: any free one.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
 
+    # Rollouts of all namespaces
+    freeze: str = Field(default="", description="Why no rollout starts or advances; empty: they may.")
+    freeze_config_map: str = Field(
+        default="luthier-freeze", description="The same without a restart: while it exists in our namespace."
+    )
+
     # Images of the children
     trainer_image: str = Field(default="luthier/trainer:0.1.0", description="Prepares data and trains.")
     server_image: str = Field(default="luthier/server:0.1.0", description="Serves, and evaluates.")

@@ -49,3 +49,22 @@ def test_a_promotion_without_analysis_needs_a_name_and_passes_what_is_undecided(
     until(lambda: serving.stable() == "r2", "r2 is the stable", seconds=30)
     entry = serving.status()["history"][0]
     assert (entry["reason"], entry["by"]) == ("AnalysisSkipped", "alice")
+
+
+def test_a_freeze_holds_without_a_restart_and_a_window_holds_by_itself(serving: Stage, kubectl):
+    where = ("-n", serving.namespace)
+    kubectl("create", "configmap", "luthier-freeze", *where, "--from-literal=reason=launch day")
+    until(lambda: serving.condition("Held") == "True/Frozen", "the object says so", seconds=30)
+    assert serving.condition("Ready") == "True/Initial"
+    serving.successor()
+    until(lambda: serving.condition("Ready") == "False/Frozen", "the successor is not tried", seconds=30)
+    assert not candidate(serving)
+    serving.change(rollout={"windows": [{"schedule": "0 0 29 2 *", "durationSeconds": 60}]})
+    kubectl("delete", "configmap", "luthier-freeze", *where)
+    until(lambda: serving.condition("Ready") == "False/OutsideWindow", "the window holds it now", seconds=30)
+    assert serving.condition("Held") is None
+    serving.change(rollout={"windows": [{"schedule": "* * * * *", "durationSeconds": 60, "timeZone": "Mars/Olympus"}]})
+    until(lambda: serving.condition("Stalled") == "True/InvalidSpec", "there is no such zone", seconds=30)
+    assert "windows" in serving.refused(rollout={"windows": [{"schedule": "daily", "durationSeconds": 60}]})
+    serving.change(rollout={"windows": [{"schedule": "* * * * *", "durationSeconds": 120}]})
+    until(lambda: candidate(serving).startswith("r2-"), "it is tried", seconds=30)

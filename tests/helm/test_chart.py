@@ -70,6 +70,16 @@ def test_the_operator_may_do_what_it_does_and_no_more(helm):
     }
 
 
+def test_the_freeze_switch_is_one_name_in_its_own_namespace(helm):
+    documents = render(helm, 'freeze="launch day"')
+    rules = named(documents, "Role", "luthier-lease")["rules"]
+    [switch] = [rule for rule in rules if rule["resources"] == ["configmaps"]]
+    assert (switch["resourceNames"], switch["verbs"]) == (["luthier-freeze"], ["get"])
+    env = named(documents, "Deployment", "luthier")["spec"]["template"]["spec"]["containers"][0]["env"]
+    said = {item["name"]: item.get("value") for item in env}
+    assert (said["LUTHIER_FREEZE"], said["LUTHIER_FREEZE_CONFIG_MAP"]) == ("launch day", "luthier-freeze")
+
+
 def test_watching_all_namespaces_takes_a_cluster_role(helm):
     documents = render(helm)
     rules = named(documents, "ClusterRole", "luthier")["rules"]

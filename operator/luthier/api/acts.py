@@ -1,4 +1,7 @@
-"""What people may order in mid-rollout. Each act names the revision that it is about and has no effect on another."""
+"""What people may order in mid-rollout, and when a rollout may move.
+
+Each act names the revision that it is about and has no effect on another.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from luthier.api.base import KubeModel, Timestamp, cel
+from luthier.api.base import KubeModel, Timestamp, cel, matches
 
 By = Annotated[
     str | None, Field(default=None, min_length=1, max_length=128, description="Who orders it; goes into the history.")
@@ -71,3 +74,30 @@ class ActStatus(KubeModel):
     by: By
     reason: Why
     since: Annotated[Timestamp, Field(description="When it was first seen.")]
+
+
+class Window(KubeModel):
+    """A time in which a rollout may start and get more traffic. Rollback does not wait for it."""
+
+    schedule: Annotated[
+        str,
+        Field(
+            max_length=100,
+            description='When it opens, as in cron: minute, hour, day, month, weekday: "0 9 * * MON-FRI".',
+            **matches(
+                r"^[0-9A-Za-z*,/#-]+( +[0-9A-Za-z*,/#-]+){4}$",
+                'must have the five fields of cron: minute, hour, day, month, weekday, for example "0 9 * * MON-FRI"',
+            ),
+        ),
+    ]
+    duration_seconds: Annotated[int, Field(ge=60, le=2_678_400, description="How long it stays open.")]
+    time_zone: Annotated[
+        str,
+        Field(
+            default="Etc/UTC",
+            min_length=1,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$",
+            description='Whose clock, by its IANA name: "Europe/Berlin".',
+        ),
+    ]

@@ -27,6 +27,10 @@ class ConditionType(Documented):
         "Overridden",
         "ModelDeployment: a person decides instead of the analysis (pin, promote.skipAnalysis). Only there when True.",
     )
+    HELD = (
+        "Held",
+        "ModelDeployment: all rollouts are frozen; nothing starts or advances, rollback works. Only there when True.",
+    )
     DATASET_READY = "DatasetReady", "FineTuneJob: the data is validated, rendered, split and stored."
     TRAINING = "Training", "FineTuneJob: a training attempt runs."
     EVALUATED = "Evaluated", "Evaluation: all cases were answered and judged, whatever the verdict."
@@ -152,6 +156,10 @@ class Reason(Documented):
         "rollout.promote with skipAnalysis sends the candidate on, whatever the analysis says.",
     )
     FROZEN = "Frozen", "The platform team has frozen all rollouts; nothing starts or advances, rollback works."
+    OUTSIDE_WINDOW = (
+        "OutsideWindow",
+        "No rollout.windows is open; the message says when the next one opens. Rollback works.",
+    )
     STATUS_REBUILT = "StatusRebuilt", "The status was lost and was rebuilt from the route and the revision records."
 
 
@@ -327,6 +335,27 @@ STATES: tuple[State, ...] = (
     ),
     _state(
         "ModelDeployment",
+        "is frozen in mid-rollout",
+        "InProgress",
+        "Suspended",
+        "Serving=True/Serving, Held=True/Frozen, Reconciling=True/Frozen, Ready=False/Frozen",
+    ),
+    _state(
+        "ModelDeployment",
+        "serves its spec while all rollouts are frozen",
+        "Current",
+        "Healthy",
+        "Serving=True/Serving, Held=True/Frozen, Ready=True/Promoted",
+    ),
+    _state(
+        "ModelDeployment",
+        "waits for its window",
+        "InProgress",
+        "Suspended",
+        "Serving=True/Serving, Reconciling=True/OutsideWindow, Ready=False/OutsideWindow",
+    ),
+    _state(
+        "ModelDeployment",
         "was refused by its Evaluation, the stable serves on",
         "Failed",
         "Degraded",
@@ -344,7 +373,7 @@ for _, c in ipairs(obj.status.conditions) do
     return {status = "Degraded", message = c.message}
   elseif c.type == "Reconciling" and c.status == "True" then
     hs.message = c.message
-    local held = {Suspended = true, WaitingForApproval = true, Pinned = true}
+    local held = {Suspended = true, WaitingForApproval = true, Pinned = true, Frozen = true, OutsideWindow = true}
     if held[c.reason] then hs.status = "Suspended" end
   elseif (c.type == "Succeeded" or c.type == "Ready") and c.status == "True" then
     hs = {status = "Healthy", message = c.message}

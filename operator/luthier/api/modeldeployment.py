@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from luthier.api.acts import ActStatus, Approve, Promote, RevisionAct
+from luthier.api.acts import ActStatus, Approve, Promote, RevisionAct, Window
 from luthier.api.base import (
     Condition,
     Decimal,
@@ -286,6 +286,15 @@ class Rollout(KubeModel):
         ),
     ]
     retry: Annotated[RevisionAct | None, Field(default=None, description="Let this rejected revision start again.")]
+    windows: Annotated[
+        list[Window] | None,
+        Field(
+            default=None,
+            min_length=1,
+            max_length=16,
+            description="When rollouts may start and advance; absent: always. Rollback waits for none.",
+        ),
+    ]
     abort_scale_down_delay_seconds: Annotated[
         int, Field(default=600, ge=0, le=86_400, description="A rejected candidate's pods stay so long for diagnosis.")
     ]

@@ -405,7 +405,7 @@ def _dues(case: Case, position: Position, stay: Stay, reading: Reading | None) -
         at = reading.memory.at if reading and has_looked else case.seen.now.timestamp()
         seconds = at + case.spec.rollout.analysis.interval_seconds + LOOK_LAG_SECONDS - case.seen.now.timestamp()
         next_look = case.seen.now + timedelta(seconds=max(LOOK_LAG_SECONDS, seconds))
-    waits_for_pods = position.step == 0 and not case.spec.suspend
+    waits_for_pods = position.step == 0 and not case.spec.suspend and case.seen.freeze is None
     rollout = case.status.rollout
     deadline = _deadline(case, rollout.started_at) if waits_for_pods and rollout else None
     if deadline is not None and deadline <= case.seen.now:

@@ -55,6 +55,8 @@ class Observed:
     rival: str | None = None
     """namespace/name of an older ModelDeployment that wants the same requests."""
     measured: Measured | None = None
+    freeze: str | None = None
+    """Why all rollouts rest; None: they may go."""
 
     def revision(self, name: str) -> Revision | None:
         """Return a record by its revision's name."""
@@ -96,6 +98,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
         route=await _route(obj, ports),
         rival=find_rival(obj, ports.own.all_objects()),
+        freeze=ports.freeze(),
     )
     if _is_urgent(obj, spec, status, seen):
         return seen
@@ -147,8 +150,8 @@ def trouble_of(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: O
         seen.deployment(candidate.name),
         replicas=spec.replicas,
         since=rollout.started_at,
-        # Whoever suspends a rollout stops its clock too.
-        deadline=timedelta.max if spec.suspend else deadline,
+        # Whoever suspends or freezes a rollout stops its clock too.
+        deadline=timedelta.max if spec.suspend or seen.freeze is not None else deadline,
         now=seen.now,
     )
 

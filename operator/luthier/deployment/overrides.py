@@ -1,4 +1,4 @@
-"""Conditions that exist only while people decide instead of the analysis: pure. Alerts look at them."""
+"""Conditions that exist only while people decide: Overridden and Held: pure. Alerts look at them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from luthier.status import Conditions, remove_condition, set_condition
 
 
 def mark_overrides(conditions: Conditions, case: Case, status: ModelDeploymentStatus) -> Conditions:
-    """Return the conditions with Overridden as it is after this pass."""
-    found = _find(case, status)
-    if found is None:
-        return remove_condition(conditions, str(ConditionType.OVERRIDDEN))
-    reason, message = found
+    """Return the conditions with Overridden and Held as they are after this pass."""
+    frozen = None if case.seen.freeze is None else (Reason.FROZEN, f"all rollouts are frozen ({case.seen.freeze})")
+    conditions = _mark(conditions, ConditionType.HELD, frozen, case)
+    return _mark(conditions, ConditionType.OVERRIDDEN, _find(case, status), case)
+
+
+def _mark(
+    conditions: Conditions,
+    type: ConditionType,  # noqa: A002 - the field's name in Kubernetes
+    said: tuple[Reason, str] | None,
+    case: Case,
+) -> Conditions:
+    if said is None:
+        return remove_condition(conditions, str(type))
+    reason, message = said
     return set_condition(
         conditions,
-        type=str(ConditionType.OVERRIDDEN),
+        type=str(type),
         status="True",
         reason=str(reason),
         message=message,
