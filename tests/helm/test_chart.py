@@ -80,6 +80,19 @@ def test_the_freeze_switch_is_one_name_in_its_own_namespace(helm):
     assert (said["LUTHIER_FREEZE"], said["LUTHIER_FREEZE_CONFIG_MAP"]) == ("launch day", "luthier-freeze")
 
 
+def test_who_may_act_is_off_and_named_where_it_is_on(helm):
+    assert not [d for d in render(helm) if d["kind"].startswith("ValidatingAdmissionPolicy")]
+    documents = render(helm, 'actPolicy={"enabled":true,"pin":{"groups":["sre"]}}', 'watchNamespaces=["team-a"]')
+    spec = named(documents, "ValidatingAdmissionPolicy", "luthier-acts")["spec"]
+    assert spec["failurePolicy"] == "Fail"
+    allowed = {v["name"]: v["expression"] for v in spec["variables"] if v["name"].endswith("Allowed")}
+    assert '["sre"]' in allowed["pinAllowed"]
+    assert "sre" not in allowed["promoteAllowed"]
+    binding = named(documents, "ValidatingAdmissionPolicyBinding", "luthier-acts")["spec"]
+    [where] = binding["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert where["values"] == ["team-a"]
+
+
 def test_watching_all_namespaces_takes_a_cluster_role(helm):
     documents = render(helm)
     rules = named(documents, "ClusterRole", "luthier")["rules"]
@@ -152,6 +165,7 @@ def test_the_crds_stay_when_the_chart_goes(helm):
         ('prometheus.url="prometheus:9090"', "prometheus"),
         ('watchNamespaces=["Team"]', "watchNamespaces"),
         ('logLevel="LOUD"', "logLevel"),
+        ('actPolicy={"demote":{}}', "actPolicy"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(helm, value, field):
