@@ -328,6 +328,20 @@ REFUSED = (
         "spec.rollout.windows[0].schedule",
         "five fields of cron",
     ),
+    refuse(
+        "hook without TLS",
+        make_modeldeployment(rollout={"hooks": [{"name": "chat", "type": "Event", "url": "http://chat.example/"}]}),
+        "spec.rollout.hooks[0].url",
+        "must be https://<host in lower case>/<path>",
+    ),
+    refuse(
+        "hook with a password",
+        make_modeldeployment(
+            rollout={"hooks": [{"name": "chat", "type": "Event", "url": "https://a:b@chat.example/"}]}
+        ),
+        "spec.rollout.hooks[0].url",
+        "without user and password",
+    ),
     refuse("metric that is not known", _metric(name="Vibes"), "metrics[0].name", '"ErrorRate"'),
     refuse(
         "floor with a unit",
@@ -372,6 +386,7 @@ ACCEPTED = (
             "windows": [{"schedule": "0 9 * * MON-FRI", "durationSeconds": 3600, "timeZone": "Europe/Berlin"}],
             "promote": {"revision": "r2-aaaaaaaa", "skipAnalysis": True, "by": "alice", "reason": "why"},
             "pin": {"revision": "r1-aaaaaaaa"},
+            "hooks": [{"name": "chat", "type": "Event", "url": "https://chat.example:8443/say?room=42"}],
         },
     ),
     make_modeldeployment(

@@ -22,7 +22,7 @@ from luthier.deployment.decide import decide
 from luthier.deployment.observe import observe
 from luthier.errors import Conflict
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, short_hash
-from luthier.plan import Key, Plan, Traffic
+from luthier.plan import Answer, Call, Key, Plan, Traffic
 from luthier.ports import FastLane, NoFastLane, Ports, Sample
 from luthier.prometheus import PrometheusError
 from luthier.router import route_weights
@@ -90,6 +90,10 @@ class World:
     gateway_accepts: bool = True
     prometheus_error: str | None = None
     prometheus_hangs: bool = False
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """What receivers have said, by the call's id."""
+    calls: tuple[Call, ...] = ()
+    """What the last pass wanted."""
     freeze: str | None = None
     """Why all rollouts rest."""
     with_edges: bool = False
@@ -226,6 +230,7 @@ class World:
             now=self.now,
             fast=self.fast,
             freeze=lambda: self.freeze,
+            answers=lambda _: {c.id: self.answers[c.id] for c in self.calls if c.id in self.answers},
         )
         obj = copy.deepcopy(self.obj)
         plan = decide(obj, _finish(observe(obj, ports)))
@@ -250,6 +255,7 @@ class World:
         if not plan.status_first:
             self._write_status(plan)
         self.events += plan.events
+        self.calls = plan.calls
 
     def _write_status(self, plan: Plan) -> None:
         if self.fail_at == "status after traffic" and "traffic" in self.log[self.pass_log_at :]:

@@ -31,6 +31,7 @@ from luthier.errors import LuthierError
 from luthier.events import EventLog
 from luthier.freeze import FreezeSwitch
 from luthier.health import Health, complaint
+from luthier.hooks import HookCaller, poster
 from luthier.kube import Kube
 from luthier.lease import REQUEST_SECONDS, Elector
 from luthier.metrics import Metrics
@@ -98,6 +99,7 @@ class App:
             always=settings.freeze,
             changed=self._look_at_rollouts,
         )
+        self.hooks = HookCaller(poster(http), key_file=settings.hook_key_file, changed=self.queue.add)
         self._reconciler = self._make_reconciler(controllers)
         self.health = Health(
             metrics=self.metrics, refresh=self._refresh, unhealthy=self._unhealthy, unready=self._unready
@@ -138,6 +140,13 @@ class App:
             group.create_task(self.freeze.run())
             for _ in range(self._settings.workers):
                 group.create_task(self.queue.work(self._reconciler.run))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.freeze.run())
+                for _ in range(self._settings.workers):
+                    group.create_task(self.queue.work(self._reconciler.run))
+        finally:
+            self.hooks.stop()
 
     def _look_at_rollouts(self) -> None:
         for key in self.own.all_keys():
@@ -197,6 +206,7 @@ class App:
             now=self.clock.now(),
             fast=self.fast,
             freeze=self.freeze.reason,
+            answers=self.hooks.answers,
         )
         return Reconciler(
             controllers,
@@ -208,6 +218,7 @@ class App:
             events=EventLog(self.identity),
             metrics=self.metrics,
             clock=self.clock.now,
+            calls=self.hooks.want,
         )
 
     def _ages(self) -> dict[str, float]:

@@ -55,6 +55,23 @@ class Traffic:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Call:
+    """An HTTP call that is wanted for as long as plans say so. The same id is the same call, tried again."""
+
+    id: str
+    url: str
+    body: Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the newest try of a call brought."""
+
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What one pass does. Order: traffic, apply, delete, status, events.
 
@@ -70,3 +87,5 @@ class Plan:
     events: tuple[Event, ...] = ()
     status_first: bool = False
     requeue_after: float | None = None
+    calls: tuple[Call, ...] = ()
+    """All calls that are wanted after this pass; they are begun when it has written everything."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -39,7 +39,7 @@ from luthier.events import EventLog
 from luthier.kube import Kube
 from luthier.metrics import Metrics
 from luthier.own import OwnCache
-from luthier.plan import Event, Json, Key, Plan
+from luthier.plan import Call, Event, Json, Key, Plan
 from luthier.ports import Controller, Ports
 from luthier.resources import BY_KIND
 from luthier.router import Router
@@ -77,6 +77,7 @@ class Reconciler:
         router: Router,
         events: EventLog,
         metrics: Metrics,
+        calls: Callable[[Key, Sequence[Call]], None] = lambda key, calls: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,6 +89,7 @@ class Reconciler:
         self._router = router
         self._events = events
         self._metrics = metrics
+        self._calls = calls
         self._clock = clock
         self._outages = Outages(monotonic)
 
@@ -98,6 +100,7 @@ class Reconciler:
         if obj is None or "deletionTimestamp" in obj["metadata"]:
             self._own.references.set(key, ())
             self._outages.end(key)
+            self._calls(key, ())
             return Done()  # its children go with it, by their owner references
         try:
             async with asyncio.timeout(PASS_SECONDS):
@@ -121,6 +124,7 @@ class Reconciler:
         if not plan.status_first:
             obj = await self._write_status(obj, plan.status)
         await self._post(obj, plan.events)
+        self._calls(key, plan.calls)
         return Done(requeue_after=plan.requeue_after)
 
     async def _apply(self, plan: Plan) -> None:

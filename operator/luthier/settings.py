@@ -7,6 +7,7 @@ Complex values are JSON: `LUTHIER_DEFAULT_SERVING_RESOURCES='{"limits":{"memory"
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -45,6 +46,13 @@ class Settings(BaseSettings):
     freeze: str = Field(default="", description="Why no rollout starts or advances; empty: they may.")
     freeze_config_map: str = Field(
         default="luthier-freeze", description="The same without a restart: while it exists in our namespace."
+    )
+
+    hook_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="Hosts, with a port other than 443, that rollout.hooks may call; empty: none."
+    )
+    hook_key_file: Path | None = Field(
+        default=None, description="The key that calls are signed with, 32 bytes or more."
     )
 
     # Images of the children
@@ -88,7 +96,7 @@ class Settings(BaseSettings):
     cpu_kv_cache_gib: int = Field(default=1, ge=1, le=1024, description="The engine's cache, where there is no GPU.")
     omp_num_threads: int | None = Field(default=None, ge=1, description="Of CPU pods; absent: whole CPUs of the limit.")
 
-    @field_validator("watch_namespaces", mode="before")
+    @field_validator("watch_namespaces", "hook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """Accept `a,b` beside `["a","b"]`: the first is what people type."""

@@ -93,6 +93,23 @@ def test_who_may_act_is_off_and_named_where_it_is_on(helm):
     assert where["values"] == ["team-a"]
 
 
+def test_the_key_of_hooks_is_a_file_and_no_right(helm, monkeypatch):
+    from luthier.settings import Settings
+
+    documents = render(helm, 'hooks={"allowedHosts":["board.example","chat.example:8443"],"secretName":"hook-key"}')
+    pod = named(documents, "Deployment", "luthier")["spec"]["template"]["spec"]
+    [volume] = [v for v in pod["volumes"] if v["name"] == "hooks"]
+    assert volume["secret"]["secretName"] == "hook-key"
+    [mount] = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "hooks"]
+    for item in pod["containers"][0]["env"]:
+        if "value" in item:
+            monkeypatch.setenv(item["name"], item["value"])
+    assert Settings().hook_hosts == ["board.example", "chat.example:8443"]
+    assert str(Settings().hook_key_file) == f"{mount['mountPath']}/key"
+    plain = named(render(helm), "Deployment", "luthier")["spec"]["template"]["spec"]
+    assert not [v for v in plain["volumes"] if "secret" in v]
+
+
 def test_watching_all_namespaces_takes_a_cluster_role(helm):
     documents = render(helm)
     rules = named(documents, "ClusterRole", "luthier")["rules"]
@@ -165,6 +182,7 @@ def test_the_crds_stay_when_the_chart_goes(helm):
         ('prometheus.url="prometheus:9090"', "prometheus"),
         ('watchNamespaces=["Team"]', "watchNamespaces"),
         ('logLevel="LOUD"', "logLevel"),
+        ('hooks.allowedHosts=["https://board.example"]', "allowedHosts"),
         ('actPolicy={"demote":{}}', "actPolicy"),
     ],
 )

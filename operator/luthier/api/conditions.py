@@ -142,6 +142,10 @@ class Reason(Documented):
         "The record of what serves was deleted, and no copy is left: restore it from a backup, or make the "
         "ModelDeployment again.",
     )
+    WAITING_FOR_CONFIRMATION = (
+        "WaitingForConfirmation",
+        "A hook of type Confirm has not agreed to the next weight; the message names it and what it said.",
+    )
     PINNED = (
         "Pinned",
         "rollout.pin names the revision that serves; nothing else is tried until it is removed.",

@@ -22,6 +22,7 @@ from luthier.api.base import (
     list_map,
 )
 from luthier.api.evaluation import ModelSource
+from luthier.api.hooks import Hook, Notice
 
 
 class RequireEvaluation(KubeModel):
@@ -295,6 +296,15 @@ class Rollout(KubeModel):
             description="When rollouts may start and advance; absent: always. Rollback waits for none.",
         ),
     ]
+    hooks: Annotated[
+        list[Hook] | None,
+        Field(
+            default=None,
+            max_length=8,
+            description="Whom the rollout asks and tells; none of them is asked for a rollback.",
+            json_schema_extra=list_map("name"),
+        ),
+    ]
     abort_scale_down_delay_seconds: Annotated[
         int, Field(default=600, ge=0, le=86_400, description="A rejected candidate's pods stay so long for diagnosis.")
     ]
@@ -553,6 +563,9 @@ class ModelDeploymentStatus(KubeModel):
     display: Annotated[DisplayStatus | None, Field(default=None, description="What `kubectl get` shows.")]
     history: Annotated[
         list[HistoryEntry], Field(default_factory=list, max_length=20, description="Ended rollouts, newest first.")
+    ]
+    notices: Annotated[
+        list[Notice], Field(default_factory=list, max_length=32, description="What hooks have still to be told.")
     ]
     url: Annotated[str | None, Field(default=None, max_length=512, description="Where clients reach it.")]
     error: Annotated[ErrorStatus | None, Field(default=None, description="What went wrong.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luthier.api.conditions import Reason
 from luthier.deployment.case import Case
+from luthier.deployment.hooks import find_refused_url
 from luthier.deployment.pinning import find_pin
 from luthier.deployment.rollout import Brake
 from luthier.deployment.windows import BadWindow, look
@@ -12,7 +13,7 @@ from luthier.status import format_time
 
 def find_brake(case: Case) -> Brake | None:
     """Return the first brake that is on."""
-    return _frozen(case) or _suspended(case) or _pin_refused(case) or _outside_window(case)
+    return _frozen(case) or _suspended(case) or _pin_refused(case) or _hook_refused(case) or _outside_window(case)
 
 
 def _frozen(case: Case) -> Brake | None:
@@ -32,6 +33,11 @@ def _pin_refused(case: Case) -> Brake | None:
         return None
     message = f"spec.rollout.pin: {pin.refusal}; pin another revision, or remove it"
     return Brake(reason=Reason.PIN_REFUSED, message=message, stalled=True)
+
+
+def _hook_refused(case: Case) -> Brake | None:
+    refused = find_refused_url(case)
+    return None if refused is None else Brake(reason=Reason.INVALID_SPEC, message=refused, stalled=True)
 
 
 def _outside_window(case: Case) -> Brake | None:

@@ -20,6 +20,7 @@ from luthier.deployment.build import build_template
 from luthier.deployment.case import Case, find_rejection, find_unfinished, open_case
 from luthier.deployment.decision import MAX_HISTORY, Decision, State, find_missing_gateway, judge_serving, make_plan
 from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
+from luthier.deployment.hooks import confirmations
 from luthier.deployment.look import judge_now, memory_of
 from luthier.deployment.observe import Observed
 from luthier.deployment.pinning import bring_back, find_pin, pinned_state
@@ -267,6 +268,7 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
         brake=None if case.is_pinning else case.brake,
         approved=case.acts.approved(candidate.name),
         pauses_approved=case.promotion is not None,
+        confirmations=confirmations(case),
         forced=case.is_forced,
         analysis=case.spec.rollout.analysis,
         outcome=reading.outcome if reading else None,

@@ -21,6 +21,7 @@ from luthier.deployment.build import (
 )
 from luthier.deployment.case import Case, outcome_of
 from luthier.deployment.display import show
+from luthier.deployment.hooks import calls_of, keep_notices
 from luthier.deployment.observe import revision_of
 from luthier.deployment.overrides import mark_overrides
 from luthier.deployment.revision import Revision, build_record
@@ -63,7 +64,8 @@ class Decision:
 
 def make_plan(case: Case, decision: Decision) -> Plan:
     """Return what this pass writes."""
-    status = decision.status
+    events = (*case.events, *_restored(case), *decision.events)
+    status = decision.status.model_copy(update={"notices": keep_notices(case, events)})
     traffic = None if decision.keep_route else _traffic(case, decision)
     dues = [*decision.due, *_retirements(case, status)]
     waits = [max(0.0, (due - case.seen.now).total_seconds()) for due in dues if due is not None]
@@ -83,9 +85,10 @@ def make_plan(case: Case, decision: Decision) -> Plan:
         apply=tuple(_children(case, decision)),
         traffic=traffic,
         delete=tuple(_outdated(case, status)),
-        events=(*case.events, *_restored(case), *decision.events),
+        events=events,
         status_first=_gains(case, decision),
         requeue_after=min(waits) if waits else None,
+        calls=calls_of(case, status, decision.state.reason),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, RolloutStatus
@@ -23,7 +23,7 @@ from luthier.deployment.revision import Model, Revision, hash_of, hash_revision,
 from luthier.deployment.rollout import as_begun
 from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name, controller_uid
-from luthier.plan import Json, Key
+from luthier.plan import Answer, Json, Key
 from luthier.ports import Ports
 from luthier.prometheus import PrometheusError, quote, quote_any
 from luthier.resources import CONTROLLERREVISION, DEPLOYMENT, HTTPROUTE, POD, PVC, SERVICE
@@ -57,6 +57,8 @@ class Observed:
     measured: Measured | None = None
     freeze: str | None = None
     """Why all rollouts rest; None: they may go."""
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """What receivers of calls have said, by the call's id."""
 
     def revision(self, name: str) -> Revision | None:
         """Return a record by its revision's name."""
@@ -99,6 +101,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         route=await _route(obj, ports),
         rival=find_rival(obj, ports.own.all_objects()),
         freeze=ports.freeze(),
+        answers=ports.answers(Key(kind=obj["kind"], namespace=namespace, name=meta["name"])),
     )
     if _is_urgent(obj, spec, status, seen):
         return seen

@@ -11,12 +11,13 @@ A step wants a weight; the route read back says whether it has it. Nothing here 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import Analysis, AnalysisStep, ModelDeploymentSpec, RolloutStatus, Step
+from luthier.deployment.confirmations import Confirmations
 
 UNSCRAPED_GRACE = timedelta(minutes=5)
 """Pods of a step that are not scraped for so long are not scraped at all: people are told."""
@@ -98,6 +99,8 @@ class Facts:
     """Pause steps that may be passed."""
     pauses_approved: bool = False
     """All of them may, with a duration or without."""
+    confirmations: Confirmations = field(default_factory=Confirmations)
+    """Who has to agree to more weight."""
     forced: bool = False
     """A person decides instead of the analysis: only pods and the gateway hold it up."""
 
@@ -206,8 +209,15 @@ def _hold_weight(plan: Sequence[Step], position: Position, facts: Facts) -> Stay
     where = describe(plan, position)
     if facts.capacity is not None:
         return Stay(reason=Reason.ROLLING_OUT, message=f"{where}: {facts.capacity}")
-    if facts.forced:
-        return None
+    if not facts.forced and (held := _hold_by_numbers(plan, position, facts)) is not None:
+        return held
+    # Last: whoever is asked says yes to a weight that nothing else keeps back.
+    missing = facts.confirmations.missing(position.step + 1)
+    return Stay(reason=Reason.WAITING_FOR_CONFIRMATION, message=f"{where}: {missing}") if missing else None
+
+
+def _hold_by_numbers(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
+    where = describe(plan, position)
     if facts.outcome == "Error":
         return _held_blind(plan, position, facts)
     if facts.code == "CoverageLow":
