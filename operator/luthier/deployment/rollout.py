@@ -217,7 +217,6 @@ def _hold_weight(plan: Sequence[Step], position: Position, facts: Facts) -> Stay
 
 
 def _hold_by_numbers(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
-    where = describe(plan, position)
     if facts.outcome == "Error":
         return _held_blind(plan, position, facts)
     if facts.code == "CoverageLow":

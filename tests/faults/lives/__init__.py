@@ -1,5 +1,6 @@
 """The lives that are disturbed, by name; each kind has a file of its own."""
 
+from faults.lives.acts import ACTS
 from faults.lives.deployment import DEPLOYMENT, approve
 from faults.lives.evaluation import EVALUATION, FOLDERS, SUITE, judged
 from faults.lives.finetune import FINETUNE, HANGS, PREPARED, TRAINED
@@ -7,7 +8,7 @@ from faults.lives.life import Life, nobody
 from faults.lives.pods import Ending, job_status, play_pods
 from faults.lives.serving import MIN_SAMPLES, begin_first, first_serves
 
-_ALL = (*FINETUNE, *EVALUATION, *DEPLOYMENT)
+_ALL = (*FINETUNE, *EVALUATION, *DEPLOYMENT, *ACTS)
 LIVES = {life.name: life for life in _ALL}
 assert len(LIVES) == len(_ALL), "two lives have the same name"
 
