@@ -22,7 +22,7 @@ from luthier.deployment.decide import decide
 from luthier.deployment.observe import observe
 from luthier.errors import Conflict
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, short_hash
-from luthier.plan import Answer, Call, Key, Plan, Traffic
+from luthier.plan import Call, HookAnswer, Key, Plan, Traffic
 from luthier.ports import FastLane, NoFastLane, Ports, Sample
 from luthier.prometheus import PrometheusError
 from luthier.router import route_weights
@@ -90,7 +90,7 @@ class World:
     gateway_accepts: bool = True
     prometheus_error: str | None = None
     prometheus_hangs: bool = False
-    answers: dict[str, Answer] = field(default_factory=dict)
+    answers: dict[str, HookAnswer] = field(default_factory=dict)
     """What receivers have said, by the call's id."""
     calls: tuple[Call, ...] = ()
     """What the last pass wanted."""

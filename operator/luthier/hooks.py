@@ -20,7 +20,7 @@ import aiohttp
 import orjson
 
 from luthier.errors import describe
-from luthier.plan import Answer, Call, Key
+from luthier.plan import Call, HookAnswer, Key
 from luthier.status import format_time
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
 class _Wanted:
     call: Call
     task: asyncio.Task[None]
-    answer: Answer | None = None
+    answer: HookAnswer | None = None
 
 
 class HookCaller:
@@ -49,7 +49,7 @@ class HookCaller:
         self._changed = changed
         self._wanted: dict[Key, dict[str, _Wanted]] = {}
 
-    def answers(self, key: Key) -> dict[str, Answer]:
+    def answers(self, key: Key) -> dict[str, HookAnswer]:
         """Return what has been answered to the calls that are still wanted, by id."""
         return {id_: w.answer for id_, w in self._wanted.get(key, {}).items() if w.answer is not None}
 
@@ -86,7 +86,7 @@ class HookCaller:
             await asyncio.sleep(delay)
             delay = min(2 * delay, LAST_RETRY)
 
-    async def _try(self, call: Call) -> Answer:
+    async def _try(self, call: Call) -> HookAnswer:
         try:
             secret = self._read_key()
             body = orjson.dumps({**call.body, "sentAt": format_time(datetime.now(UTC))})
@@ -95,10 +95,10 @@ class HookCaller:
             async with asyncio.timeout(SECONDS):
                 status = await self._post(call.url, body, headers)
         except TimeoutError:
-            return Answer(ok=False, message=f"no answer within {SECONDS:g} s")
+            return HookAnswer(ok=False, message=f"no answer within {SECONDS:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Answer(ok=False, message=describe(error)[:200])
-        return Answer(ok=200 <= status < 300, message=f"HTTP {status}")
+            return HookAnswer(ok=False, message=describe(error)[:200])
+        return HookAnswer(ok=200 <= status < 300, message=f"HTTP {status}")
 
     def _read_key(self) -> bytes:
         if self._key_file is None:

@@ -64,7 +64,7 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class HookAnswer:
     """What the newest try of a call brought."""
 
     ok: bool

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from luthier.plan import Answer, Json, Key, Plan
+from luthier.plan import HookAnswer, Json, Key, Plan
 from luthier.resources import Resource
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Ports:
     fast: FastLane = field(default_factory=NoFastLane)
     freeze: Callable[[], str | None] = lambda: None
     """Why all rollouts rest (`luthier.freeze`); None: they may go."""
-    answers: Callable[[Key], Mapping[str, Answer]] = lambda _: {}
+    answers: Callable[[Key], Mapping[str, HookAnswer]] = lambda _: {}
     """What was answered to the calls that the last pass wanted (`luthier.hooks`), by id."""
 
 

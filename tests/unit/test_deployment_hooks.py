@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from luthier.hooks import HookCaller, poster, sign
-from luthier.plan import Answer, Call, Key
+from luthier.plan import Call, HookAnswer, Key
 from luthier.settings import Settings
 from servinglife import entry, serving
 from servingworld import Behaviour, Killed, World
@@ -36,7 +36,7 @@ def asked(world: World) -> list[Call]:
 
 
 def answer(world: World, *, ok: bool = True, message: str = "HTTP 200") -> None:
-    world.answers |= {call.id: Answer(ok=ok, message=message) for call in world.calls}
+    world.answers |= {call.id: HookAnswer(ok=ok, message=message) for call in world.calls}
 
 
 # Confirm
@@ -116,8 +116,8 @@ def test_what_happens_is_told_until_its_receiver_has_taken_it():
     assert set(told) == {"RollingOut", "WeightChanged"}
     assert "gets 10 % of the traffic" in told["WeightChanged"].body["message"]
     assert [n["hook"] for n in world.status["notices"]] == ["chat", "chat"]
-    world.answers = {told["RollingOut"].id: Answer(ok=True, message="HTTP 200")}
-    world.answers |= {told["WeightChanged"].id: Answer(ok=False, message="HTTP 500")}
+    world.answers = {told["RollingOut"].id: HookAnswer(ok=True, message="HTTP 200")}
+    world.answers |= {told["WeightChanged"].id: HookAnswer(ok=False, message="HTTP 500")}
     world.tick()
     assert [n["event"] for n in world.status["notices"]] == ["WeightChanged"]
     assert [call.id for call in world.calls] == [told["WeightChanged"].id]  # the same id at each try
@@ -225,7 +225,7 @@ async def test_a_call_is_made_once_while_it_is_wanted_and_its_answer_enqueues(tm
     made.want(KEY, [call()])
     await until(lambda: changed)
     made.want(KEY, [call()])
-    assert made.answers(KEY) == {"a": Answer(ok=True, message="HTTP 204")}
+    assert made.answers(KEY) == {"a": HookAnswer(ok=True, message="HTTP 204")}
     assert (len(posts), changed) == (1, [KEY])
     _, body, headers = posts[0]
     assert headers["X-Luthier-Id"] == "a"
@@ -295,7 +295,7 @@ async def test_no_redirect_is_followed_and_silence_is_a_no(tmp_path, monkeypatch
         made = caller(poster(session), tmp_path, changed)
         made.want(KEY, [call("a", f"{base}/ask"), call("b", f"{base}/slow")])
         await until(lambda: len(made.answers(KEY)) == 2)
-        assert made.answers(KEY)["a"] == Answer(ok=False, message="HTTP 302")
+        assert made.answers(KEY)["a"] == HookAnswer(ok=False, message="HTTP 302")
         assert "no answer within" in made.answers(KEY)["b"].message
         assert sorted(visited) == ["/ask", "/slow"]
         made.stop()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from luthier.api.hooks import Hook
 from luthier.naming import short_hash
-from luthier.plan import Answer
+from luthier.plan import HookAnswer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Confirmations:
     scope: str = ""
     """Of which rollout."""
     hooks: tuple[Hook, ...] = ()
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+    answers: Mapping[str, HookAnswer] = field(default_factory=dict)
 
     def id_of(self, hook: Hook, step: int) -> str:
         """Return the id of the question whether a step may begin."""

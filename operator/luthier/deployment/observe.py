@@ -23,7 +23,7 @@ from luthier.deployment.revision import Model, Revision, hash_of, hash_revision,
 from luthier.deployment.rollout import as_begun
 from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name, controller_uid
-from luthier.plan import Answer, Json, Key
+from luthier.plan import HookAnswer, Json, Key
 from luthier.ports import Ports
 from luthier.prometheus import PrometheusError, quote, quote_any
 from luthier.resources import CONTROLLERREVISION, DEPLOYMENT, HTTPROUTE, POD, PVC, SERVICE
@@ -57,7 +57,7 @@ class Observed:
     measured: Measured | None = None
     freeze: str | None = None
     """Why all rollouts rest; None: they may go."""
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+    answers: Mapping[str, HookAnswer] = field(default_factory=dict)
     """What receivers of calls have said, by the call's id."""
 
     def revision(self, name: str) -> Revision | None:
