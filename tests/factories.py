@@ -91,6 +91,7 @@ def make_modeldeployment(
         "rollout": {
             "steps": [{"setWeight": 10}, {"analysis": {}}, {"setWeight": 50}, {"pause": {"durationSeconds": 10}}],
             "analysis": {"metrics": [{"name": "ErrorRate"}, {"name": "LatencyCeiling", "ceilingSeconds": "10"}]},
+            "watchAfterPromotionSeconds": 0,
         },
     }
     return _object(

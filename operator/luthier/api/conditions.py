@@ -126,6 +126,10 @@ class Reason(Documented):
     )
     BASELINE_UNHEALTHY = "BaselineUnhealthy", "The stable itself fails more than 20 % of its requests; no weight grows."
     ROLLOUT_HELD = "RolloutHeld", "A step was not decided in maxStepSeconds; it goes on when the analysis passes."
+    WATCHING = (
+        "Watching",
+        "Every step is passed; the old revision stays warm, and the new one can be taken back until the watch ends.",
+    )
     WEIGHT_CHANGED = "WeightChanged", "The candidate's share of traffic was set."
     ROUTE_CONFLICT = (
         "RouteConflict",
@@ -308,6 +312,13 @@ STATES: tuple[State, ...] = (
         "InProgress",
         "Suspended",
         "Serving=True/Serving, Reconciling=True/WaitingForApproval, Ready=False/WaitingForApproval",
+    ),
+    _state(
+        "ModelDeployment",
+        "watches the candidate after its last step",
+        "InProgress",
+        "Progressing",
+        "Serving=True/Serving, Reconciling=True/Watching, Ready=False/Watching",
     ),
     _state(
         "ModelDeployment",

@@ -308,6 +308,25 @@ class Rollout(KubeModel):
     abort_scale_down_delay_seconds: Annotated[
         int, Field(default=600, ge=0, le=86_400, description="A rejected candidate's pods stay so long for diagnosis.")
     ]
+    watch_after_promotion_seconds: Annotated[
+        int,
+        Field(
+            default=1800,
+            ge=0,
+            le=604_800,
+            description="After the last step the old revision stays warm so long, and the new one can be taken back.",
+        ),
+    ]
+    watch_weight: Annotated[
+        int,
+        Field(
+            default=5,
+            ge=0,
+            le=50,
+            description="The old revision's share during the watch, in percent, to compare with. 0: only crashes, and "
+            "errors above what the old one had, are judged.",
+        ),
+    ]
 
 
 class Safety(KubeModel):
@@ -478,6 +497,22 @@ class AnalysisStatus(KubeModel):
     ]
 
 
+class WatchStatus(KubeModel):
+    """The watch after the last step; its plan was copied at the start of the rollout."""
+
+    seconds: Annotated[int, Field(ge=1, description="How long it takes.")]
+    weight: Annotated[int, Field(ge=0, le=50, description="The stable's share during it, in percent.")]
+    ends_at: Annotated[Timestamp | None, Field(default=None, description="When it is over; absent: not begun.")]
+    error_bound_percent: Annotated[
+        str | None,
+        Field(
+            default=None,
+            max_length=16,
+            description="Without a share for the stable: errors are judged against this. 100: not at all.",
+        ),
+    ]
+
+
 class RolloutStatus(KubeModel):
     """The rollout in progress; its plan was copied at the start and is used to the end."""
 
@@ -500,6 +535,7 @@ class RolloutStatus(KubeModel):
         Analysis | None, Field(default=None, description="spec.rollout.analysis as it was at the start.")
     ]
     act: Annotated[ActStatus | None, Field(default=None, description="What a person ordered for this candidate.")]
+    watch: Annotated[WatchStatus | None, Field(default=None, description="The watch that follows; absent: none.")]
 
 
 class HistoryEntry(KubeModel):

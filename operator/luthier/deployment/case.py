@@ -17,6 +17,7 @@ from luthier.deployment.observe import Observed
 from luthier.deployment.pods import ready_ids
 from luthier.deployment.revision import Model, Revision, hash_intent, hash_of, hash_revision, number_of
 from luthier.deployment.rollout import Brake, as_begun, has_drifted
+from luthier.deployment.watching import is_watched
 from luthier.draft import read_spec
 from luthier.naming import child_name
 from luthier.plan import Event, Json
@@ -60,6 +61,11 @@ class Case:
     @property
     def candidate(self) -> RevisionStatus | None:
         return self.status.candidate
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the candidate has passed every step and is watched."""
+        return is_watched(self.status.rollout)
 
     def ready(self, name: str) -> tuple[tuple[str, str], ...]:
         """Return (uid, name) of a revision's ready pods."""

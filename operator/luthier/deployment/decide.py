@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, RevisionStatus, RolloutStatus
+from luthier.deployment import watching
 from luthier.deployment.admission import Admitted, Hold, admit
 from luthier.deployment.analysis import Reading
 from luthier.deployment.brakes import find_brake
@@ -22,11 +23,24 @@ from luthier.deployment.decision import MAX_HISTORY, Decision, State, find_missi
 from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
 from luthier.deployment.hooks import confirmations
 from luthier.deployment.look import judge_now, memory_of
+from luthier.deployment.memory import Memory
+from luthier.deployment.metrics import gates_of
 from luthier.deployment.observe import Observed
 from luthier.deployment.pinning import bring_back, find_pin, pinned_state
 from luthier.deployment.promotion import note_promotion, promotion_message, promotion_reason
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
-from luthier.deployment.rollout import Brake, Facts, GiveUp, Move, Position, Stay, advance, plan_of
+from luthier.deployment.rollout import (
+    Brake,
+    Facts,
+    GiveUp,
+    Move,
+    Position,
+    Stay,
+    advance,
+    plan_of,
+    position_of,
+    watch_of,
+)
 from luthier.deployment.sentences import tell_shift
 from luthier.deployment.share import explain_share, find_lacking, find_share
 from luthier.jobs import is_deleting
@@ -172,6 +186,7 @@ def _start(case: Case, admitted: Admitted) -> Decision:
         started_at=case.now,
         step_started_at=case.now,
         analysis_options=case.spec.rollout.analysis,
+        watch=watch_of(case.spec) if case.stable is not None else None,
     )
     status = case.status.model_copy(
         update={
@@ -228,7 +243,7 @@ def go_on(case: Case, reading: Reading | None) -> Decision:
     assert candidate is not None
     assert rollout is not None
     rollout, said = note_promotion(case, rollout)
-    move = advance(rollout.steps, _position(rollout), _facts(case, candidate, rollout, reading))
+    move = advance(rollout.steps, position_of(rollout), _facts(case, candidate, rollout, reading))
     if isinstance(move.stay, GiveUp):
         ending = Ending(
             outcome="RolledBack",
@@ -244,20 +259,11 @@ def go_on(case: Case, reading: Reading | None) -> Decision:
     return replace(decision, events=(*said, *decision.events))
 
 
-def _position(rollout: RolloutStatus) -> Position:
-    return Position(
-        step=rollout.step,
-        weight=rollout.weight,
-        started_at=rollout.step_started_at,
-        in_force_at=rollout.weight_in_force_at,
-        held_at=rollout.held_at,
-        held_seconds=rollout.held_seconds,
-    )
-
-
 def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, reading: Reading | None) -> Facts:
     route = case.seen.route
-    carries = case.weight_of(candidate.name) == rollout.weight
+    carried = case.weight_of(candidate.name)
+    # In the watch it may have the stable's share too, when the stable has lost its pods.
+    carries = carried == rollout.weight or (case.is_watched and carried == 100)
     in_force = rollout.weight == 0 or (carries and route is not None and route_in_force(route))
     return Facts(
         now=case.now,
@@ -276,6 +282,8 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
         message=reading.message if reading else "",
         judged_step=rollout.step,
         judged_since=_since(reading),
+        watch=rollout.watch,
+        moved_on=not case.is_wanted(candidate.name),
     )
 
 
@@ -289,7 +297,7 @@ def _moved(
 ) -> Decision:
     position = move.position
     weight = find_share(case, candidate, position, reading)
-    if 0 < position.weight != weight:
+    if weight < position.weight:
         stay = explain_share(case, candidate, position)
     has_moved = (position.step, position.weight) != (rollout.step, rollout.weight)
     looked = rollout.model_copy(update={"analysis": _shown_analysis(rollout, reading, case.now, has_moved=has_moved)})
@@ -301,8 +309,11 @@ def _moved(
             "weight_in_force_at": position.in_force_at,
             "held_at": position.held_at,
             "held_seconds": position.held_seconds,
+            "watch": watching.begun(rollout.watch, position, _newest(rollout, reading), gates_of(case.spec)),
         }
     )
+    if stay.reason == Reason.WATCHING:
+        stay = replace(stay, message=stay.message + watching.note(next_rollout))
     status = case.status.model_copy(
         update={"rollout": next_rollout, "verdict": _verdict(case, candidate, next_rollout, stay)}
     )
@@ -322,6 +333,10 @@ def _state(case: Case, candidate: RevisionStatus, stay: Stay) -> State:
     reason = Reason.PINNED if case.is_pinning and stay.reason == Reason.ROLLING_OUT else stay.reason
     message = f"{candidate.name} at {stay.message}"
     return State(kind="stalled" if is_stalled else "working", reason=reason, message=message)
+
+
+def _newest(rollout: RolloutStatus, reading: Reading | None) -> Memory | None:
+    return reading.memory if reading else memory_of(rollout)
 
 
 def _shown_analysis(
@@ -356,6 +371,8 @@ def _shown_analysis(
 
 
 def _verdict(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, stay: Stay) -> str:
+    if stay.reason == Reason.WATCHING and stay.until is not None:
+        return f"Watching(r{number_of(candidate.name)} until {stay.until:%H:%M:%SZ})"
     if stay.reason != Reason.ROLLING_OUT:
         return f"{stay.reason}(r{number_of(candidate.name)})"
     if rollout.step == 0 or not case.ready(candidate.name):
@@ -375,7 +392,9 @@ _WORTH_AN_EVENT = (
     Reason.BASELINE_UNHEALTHY,
     Reason.ROLLOUT_HELD,
     Reason.WAITING_FOR_APPROVAL,
+    Reason.WATCHING,
 )
+_GOOD_NEWS = (Reason.WAITING_FOR_APPROVAL, Reason.WATCHING)
 
 
 def _events(
@@ -393,7 +412,7 @@ def _events(
         events.append(Event(type="Warning", reason=str(Reason.NO_READY_PODS), message=message))
     before = find_condition(case.obj.get("status", {}).get("conditions", []), RECONCILING)
     if stay.reason in _WORTH_AN_EVENT and (before is None or stay.reason != before["reason"]):
-        kind = "Normal" if stay.reason == Reason.WAITING_FOR_APPROVAL else "Warning"
+        kind = "Normal" if stay.reason in _GOOD_NEWS else "Warning"
         message = f"{candidate.name} at {stay.message}"
         events.append(Event(type=kind, reason=str(stay.reason), message=message))  # type: ignore[arg-type]
     return tuple(events)
@@ -426,7 +445,8 @@ def _promote(case: Case, candidate: RevisionStatus, rollout: RolloutStatus) -> D
     """Swap the roles in one status write: the route, read back, already carries all traffic."""
     initial = case.stable is None
     reason = Reason.INITIAL if initial else promotion_reason(rollout)
-    message = "the first revision" if initial else promotion_message(rollout, case.now)
+    watched = "; watched to the end" if case.is_watched and case.is_wanted(candidate.name) else ""
+    message = "the first revision" if initial else f"{promotion_message(rollout, case.now)}{watched}"
     seen = rollout.analysis
     entry = HistoryEntry(
         revision=candidate.name,

@@ -281,6 +281,14 @@ def judge_serving(case: Case, stable: RevisionStatus | None, *, otherwise: State
     """Say whether clients get answers: pods behind a route that a gateway has taken."""
     if stable is None:
         return State(kind="working", reason=otherwise.reason, message="no revision serves yet")
+    candidate = case.candidate
+    if (
+        not case.ready(stable.name)
+        and candidate
+        and case.ready(candidate.name)
+        and case.weight_of(candidate.name) == 100
+    ):
+        stable = candidate  # in the watch
     if not case.ready(stable.name):
         message = f"no pod of {stable.name} is ready"
         return State(kind="working", reason=Reason.NO_READY_PODS, message=message)

@@ -21,6 +21,7 @@ from luthier.deployment.display import share
 from luthier.deployment.observe import trouble_of
 from luthier.deployment.pinning import find_pin
 from luthier.deployment.revision import number_of
+from luthier.deployment.rollout import describe, position_of
 from luthier.plan import Event, Json
 from luthier.status import format_time, parse_time
 
@@ -129,6 +130,8 @@ def _spec_changed(case: Case) -> Ending | None:
     if case.stable is not None and case.is_wanted(case.stable.name):
         message = f"the spec is {case.stable.name} again"
         return Ending(outcome="Aborted", reason=Reason.REVERTED, message=message)
+    if case.is_watched and case.ready(candidate.name):
+        return None  # It has passed every step: the watch ends early, and the new spec starts from it.
     return Ending(outcome="Superseded", reason=Reason.SUPERSEDED, message="the spec asks for another revision")
 
 
@@ -221,7 +224,7 @@ def _wait_for_stable(case: Case, ending: Ending, weight: int) -> Decision:
 def _entry(
     case: Case, ending: Ending, candidate: RevisionStatus, rollout: RolloutStatus | None, weight: int
 ) -> HistoryEntry:
-    where = f" at step {rollout.step} of {len(rollout.steps) + 1}, {rollout.weight} %" if rollout else ""
+    where = f" at {describe(rollout.steps, position_of(rollout))}" if rollout and rollout.step else ""
     analysis = rollout.analysis if rollout else None
     shown = ending.metrics or tuple(analysis.metrics if analysis else ())
     seen = ending.exposed or ((analysis.requests_exposed, analysis.bad_served) if analysis else None)

@@ -129,6 +129,11 @@ class Burstiness:
         return sum(b[1] for b in kept), sum(b[2] for b in kept)
 
     @property
+    def totals(self) -> tuple[int, int]:
+        """Return the stable's requests and bad ones of the last hour."""
+        return sum(b[1] for b in self.buckets), sum(b[2] for b in self.buckets)
+
+    @property
     def has_requests(self) -> bool:
         """Whether the stable had any in the last hour."""
         return any(b[1] for b in self.buckets)
@@ -237,6 +242,29 @@ def format_log(log_value: float) -> str:
     if -3 <= exponent < 4:
         return f"{math.exp(log_value):.3g}" if exponent < 3 else f"{math.exp(log_value):.0f}"
     return f"{10**mantissa:.1f}e{int(exponent)}"
+
+
+def upper_bound(bad: int, started: int, *, phi: float, chance: float) -> float:
+    """Return a rate that the true one exceeds with at most this chance; 1.0 when nothing was started.
+
+    The Chernoff bound: the rate u with n·KL(bad/n ‖ u)/φ = ln(1/chance). It holds for any n, unlike a normal one.
+    """
+    if started == 0:
+        return 1.0
+    rate, limit = bad / started, phi * math.log(1 / chance) / started
+    low, high = rate, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _divergence(rate, middle) < limit else (low, middle)
+    return high
+
+
+def _divergence(p: float, q: float) -> float:
+    """Return KL(p ‖ q) of two coins."""
+    if q >= 1.0:
+        return 0.0 if p >= 1.0 else math.inf
+    same = p * math.log(p / q) if p > 0 else 0.0
+    return same + ((1 - p) * math.log((1 - p) / (1 - q)) if p < 1 else 0.0)
 
 
 def _relative_exponents(counts: Counts, ratio: float, phi: float) -> list[float]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, RolloutStatus
-from luthier.deployment import analysis, queries
+from luthier.deployment import analysis, queries, watching
 from luthier.deployment.analysis import Reading, Scene
 from luthier.deployment.memory import Memory, load
-from luthier.deployment.metrics import gates_of, threshold
+from luthier.deployment.metrics import threshold
 from luthier.deployment.pods import ready_ids, running_since
 from luthier.naming import child_name
 from luthier.plan import Json
+from luthier.router import route_weights
 
 if TYPE_CHECKING:
     from luthier.deployment.observe import Observed
@@ -28,7 +29,7 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
     candidate, stable, rollout = status.candidate, status.stable, status.rollout
     if candidate is None or stable is None or rollout is None or seen.measured is None:
         return None
-    gating = gates_of(spec)
+    gating = watching.judged_gates(spec, rollout)
     options = spec.rollout.analysis
     step = rollout.steps[rollout.step - 1] if 0 < rollout.step <= len(rollout.steps) else None
     own_samples = step.analysis.min_samples if step and step.analysis else None
@@ -36,7 +37,7 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
         now=seen.now,
         interval_seconds=options.interval_seconds,
         scrape_seconds=seen.settings.scrape_interval_seconds,
-        weight=rollout.weight,
+        weight=_weight(obj, rollout, candidate.name, seen),
         in_force_at=rollout.weight_in_force_at,
         candidate_prefix=pod_prefix(obj, candidate.name),
         stable_prefix=pod_prefix(obj, stable.name),
@@ -46,12 +47,18 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
         threshold=threshold(options, len(gating)),
         running_since=running_since(seen.pods),
     )
-    reading = analysis.read(memory_of(rollout), gating, seen.measured, scene)
+    reading = analysis.read(watching.for_watch(memory_of(rollout), gating), gating, seen.measured, scene)
     wanted = options.queries or []
     judged = queries.judge(
         wanted, seen.measured.answers, rollout.analysis, in_force_at=rollout.weight_in_force_at, now=seen.now
     )
     return analysis.with_queries(reading, judged, wanted=len(wanted), now=seen.now)
+
+
+def _weight(obj: Json, rollout: RolloutStatus, candidate: str, seen: Observed) -> int:
+    """Return the share that requests should have: in the watch all of them, when the stable has lost its pods."""
+    carried = route_weights(seen.route or {}).get(child_name(obj, candidate), 0)
+    return 100 if watching.is_watched(rollout) and carried == 100 else rollout.weight
 
 
 def fails_by_pods(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> bool:

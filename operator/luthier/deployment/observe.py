@@ -16,11 +16,12 @@ from luthier.deployment.build import ROLE
 from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, INCIDENTS, INVALID, SINCE, STARTED
 from luthier.deployment.look import NOT_ASKED, fails_by_pods, pod_prefix
 from luthier.deployment.memory import Memory, begin, load
-from luthier.deployment.metrics import Gate, gates_of
+from luthier.deployment.metrics import Gate
 from luthier.deployment.pods import Trouble, find_trouble, ready_ids
 from luthier.deployment.queries import Answer
 from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_copy, parse_record
 from luthier.deployment.rollout import as_begun
+from luthier.deployment.watching import judged_gates
 from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name, controller_uid
 from luthier.plan import HookAnswer, Json, Key
@@ -217,7 +218,7 @@ async def _measure(
     rollout, candidate, stable = status.rollout, status.candidate, status.stable
     if rollout is None or candidate is None or stable is None:
         return None
-    gating = gates_of(spec)
+    gating = judged_gates(spec, rollout)
     now = ports.now.timestamp()
     stored = load(rollout.analysis.state if rollout.analysis else None)
     memory = stored or begin(now)

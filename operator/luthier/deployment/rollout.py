@@ -1,8 +1,10 @@
 """The steps of a rollout: a pure machine over a copied plan.
 
-    step 0 ── candidate ready ──► 1 … n ── each step done ──► n+1 (100 %) ── in force ──► promoted
-       │                          │
+    step 0 ── candidate ready ──► 1 … n ── each step done ──► watch ── over ──► 100 % ── in force ──► promoted
+       │                          │                             │
        └── candidate in trouble ──┴── proven worse, aborted, superseded ──► withdrawn (weight 0)
+
+The watch is step n+1 and leaves the stable its share; without one, step n+1 is 100 %.
 
 A step wants a weight; the route read back says whether it has it. Nothing here lowers a weight: withdrawing is
 `endings`' part, and a candidate without ready pods gets no traffic whatever its step wants (`decide`).
@@ -16,8 +18,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from luthier.api.conditions import Reason
-from luthier.api.modeldeployment import Analysis, AnalysisStep, ModelDeploymentSpec, RolloutStatus, Step
+from luthier.api.modeldeployment import Analysis, AnalysisStep, ModelDeploymentSpec, RolloutStatus, Step, WatchStatus
 from luthier.deployment.confirmations import Confirmations
+from luthier.status import format_time
 
 UNSCRAPED_GRACE = timedelta(minutes=5)
 """Pods of a step that are not scraped for so long are not scraped at all: people are told."""
@@ -29,6 +32,12 @@ def plan_of(spec: ModelDeploymentSpec) -> list[Step]:
     if spec.rollout.steps is not None:
         return list(spec.rollout.steps)
     return [step for weight in DEFAULT_WEIGHTS for step in (Step(set_weight=weight), Step(analysis=AnalysisStep()))]
+
+
+def watch_of(spec: ModelDeploymentSpec) -> WatchStatus | None:
+    """Return the watch that a rollout starting now will end with; None: it has none."""
+    seconds = spec.rollout.watch_after_promotion_seconds
+    return WatchStatus(seconds=seconds, weight=spec.rollout.watch_weight) if seconds else None
 
 
 def as_begun(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> ModelDeploymentSpec:
@@ -43,7 +52,9 @@ def has_drifted(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> boo
     """Say whether a rollout starting now would follow another plan than the one in progress."""
     if rollout is None or not rollout.steps:
         return False
-    return plan_of(spec) != rollout.steps or as_begun(spec, rollout) != spec
+    watch = rollout.watch and WatchStatus(seconds=rollout.watch.seconds, weight=rollout.watch.weight)
+    has_other_watch = watch is not None and watch != watch_of(spec)
+    return plan_of(spec) != rollout.steps or as_begun(spec, rollout) != spec or has_other_watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +71,21 @@ class Position:
     """Since when nothing can be decided: held by a brake, or without metrics."""
     held_seconds: int = 0
     """For how long that was so in this step, up to `held_at`."""
+    watch_ends_at: datetime | None = None
+    """Set when the watch has begun: its weight was in force."""
+
+
+def position_of(rollout: RolloutStatus) -> Position:
+    """Return where status says that a rollout is."""
+    return Position(
+        step=rollout.step,
+        weight=rollout.weight,
+        started_at=rollout.step_started_at,
+        in_force_at=rollout.weight_in_force_at,
+        held_at=rollout.held_at,
+        held_seconds=rollout.held_seconds,
+        watch_ends_at=rollout.watch.ends_at if rollout.watch else None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +129,10 @@ class Facts:
     """Who has to agree to more weight."""
     forced: bool = False
     """A person decides instead of the analysis: only pods and the gateway hold it up."""
+    watch: WatchStatus | None = None
+    """What follows the last step; None: 100 % at once."""
+    moved_on: bool = False
+    """The spec asks for another revision already: the watch ends now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +163,12 @@ class Move:
 def advance(plan: Sequence[Step], position: Position, facts: Facts) -> Move:
     """Go as far as the facts allow; at most one change of weight, which has to be confirmed first."""
     position = _stop_clock(_confirm(position, facts), facts)
-    while position.step <= len(plan):
+    while position.step <= len(plan) + (facts.watch is not None):
+        position = _begin_watch(plan, position, facts)
         stay = _judge(plan, position, facts)
         if stay is not None:
             return Move(position=position, stay=stay)
-        following = _enter(plan, position, facts.now)
+        following = _enter(plan, position, facts)
         if following.weight > position.weight and (held := _hold_weight(plan, position, facts)) is not None:
             return Move(position=position, stay=held)
         position = following
@@ -148,6 +179,8 @@ def describe(plan: Sequence[Step], position: Position) -> str:
     """Return where a rollout is, for people."""
     if position.step == 0:
         return "before the first step"
+    if position.watch_ends_at is not None:
+        return f"the watch after the last step, {position.weight} %"
     return f"step {position.step} of {len(plan) + 1}, {position.weight} %"
 
 
@@ -168,12 +201,27 @@ def _stop_clock(position: Position, facts: Facts) -> Position:
     return replace(position, held_at=None, held_seconds=held)
 
 
-def _enter(plan: Sequence[Step], position: Position, now: datetime) -> Position:
+def _enter(plan: Sequence[Step], position: Position, facts: Facts) -> Position:
     step = position.step + 1
-    wanted = 100 if step > len(plan) else plan[step - 1].set_weight
+    wanted = plan[step - 1].set_weight if step <= len(plan) else 100
+    if step == len(plan) + 1 and facts.watch is not None:
+        wanted = 100 - facts.watch.weight
     weight = position.weight if wanted is None else max(wanted, position.weight)
-    in_force_at = position.in_force_at if weight == position.weight else None
-    return Position(step=step, weight=weight, started_at=now, in_force_at=in_force_at)
+    return Position(
+        step=step,
+        weight=weight,
+        started_at=facts.now,
+        in_force_at=position.in_force_at if weight == position.weight else None,
+        watch_ends_at=position.watch_ends_at,
+    )
+
+
+def _begin_watch(plan: Sequence[Step], position: Position, facts: Facts) -> Position:
+    """Start its clock when its weight is in force; once started, nothing that happens to the route stops it."""
+    is_at_watch = position.step == len(plan) + 1
+    if facts.watch is None or not is_at_watch or position.in_force_at is None or position.watch_ends_at is not None:
+        return position
+    return replace(position, watch_ends_at=position.in_force_at + timedelta(seconds=facts.watch.seconds))
 
 
 def _judge(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | GiveUp | None:
@@ -185,6 +233,8 @@ def _judge(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | Giv
         return None
     if (unconfirmed := _unconfirmed(plan, position, facts)) is not None:
         return unconfirmed
+    if position.step > len(plan):
+        return None if facts.forced else _judge_watch(plan, position, facts)
     step = plan[position.step - 1]
     if facts.forced or (facts.pauses_approved and step.pause is not None):
         return None
@@ -217,13 +267,28 @@ def _hold_weight(plan: Sequence[Step], position: Position, facts: Facts) -> Stay
 
 
 def _hold_by_numbers(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
-    if facts.outcome == "Error":
-        return _held_blind(plan, position, facts)
-    if facts.code == "CoverageLow":
-        return _held_uncovered(plan, position, facts)
+    if (unseen := _hold_unseen(plan, position, facts)) is not None:
+        return unseen
     if facts.code == "BaselineUnhealthy":
         return _held_unhealthy(plan, position)
     return None
+
+
+def _hold_unseen(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
+    if facts.outcome == "Error":
+        return _held_blind(plan, position, facts)
+    return _held_uncovered(plan, position, facts) if facts.code == "CoverageLow" else None
+
+
+def _judge_watch(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | None:
+    """Return why the watch is not over. Time ends it, or a new spec; but nobody is promoted unseen."""
+    ends_at = position.watch_ends_at
+    if ends_at is None or facts.moved_on or facts.now >= ends_at:
+        return _hold_unseen(plan, position, facts)
+    if facts.outcome == "Error":
+        return _held_blind(plan, position, facts)
+    message = f"{describe(plan, position)}: watched until {format_time(ends_at)}"
+    return Stay(reason=Reason.WATCHING, message=message, until=ends_at)
 
 
 def _held_unhealthy(plan: Sequence[Step], position: Position) -> Stay:

@@ -16,6 +16,8 @@ def find_share(case: Case, candidate: RevisionStatus, position: Position, readin
     if not case.ready(candidate.name):
         # Its traffic goes back in this very pass, unless nobody is there to take it.
         return carried if case.stable_lacks_pods() else 0
+    if case.is_watched and case.stable_lacks_pods():
+        return 100  # It has passed every step: better all on it than a share on nobody.
     if carried < position.weight and find_lacking(case, candidate) is not None and not case.stable_lacks_pods():
         return carried  # What was taken away comes back onto all pods, not onto the first of them.
     if case.is_forced or case.stable is None or case.stable_lacks_pods():
@@ -42,9 +44,11 @@ def explain_share(case: Case, candidate: RevisionStatus, position: Position) -> 
 def find_lacking(case: Case, candidate: RevisionStatus) -> str | None:
     """Return why no more traffic may come: capacity before weight, on both sides.
 
-    Whom a person has decided for does not wait for a stable that is itself broken.
+    Whom a person has decided for does not wait for a stable that is itself broken; whoever is watched needs it for
+    the way back only.
     """
-    for revision in filter(None, (candidate, None if case.is_forced else case.stable)):
+    sides = (candidate,) if case.is_forced or case.is_watched else (candidate, case.stable)
+    for revision in filter(None, sides):
         ready = len(case.ready(revision.name))
         if ready < case.spec.replicas:
             why = explain(case.seen.pods_of(revision.name))
