@@ -76,6 +76,55 @@ def test_an_abort_and_then_another_spec(serving: Stage):
     assert "r3" not in serving.weights()
 
 
+def is_watched(stage: Stage) -> bool:
+    return stage.condition("Reconciling") == "True/Watching"
+
+
+def watch(stage: Stage, *, seconds: int, share: int = 5) -> None:
+    """Bring a second revision into its watch."""
+    steps = [{"setWeight": 50}, {"analysis": {}}]
+    stage.change(rollout={"steps": steps, "watchAfterPromotionSeconds": seconds, "watchWeight": share})
+    stage.successor()
+    until(lambda: is_watched(stage), "r2 is watched", seconds=90)
+    assert stage.weights() == {"r1": share, "r2": 100 - share}
+    assert stage.stable() == "r1"
+
+
+def test_a_watch_ends_with_a_promotion(serving: Stage):
+    watch(serving, seconds=5)
+    until(lambda: serving.condition("Ready") == "True/Promoted", "r2 is promoted", seconds=60)
+    until(lambda: serving.weights() == {"r2": 100}, "only r2 is left in the route")
+    assert history(serving)["message"] == "passed 2 steps and the watch"
+
+
+def test_a_breach_in_the_watch_is_taken_back_although_the_operator_is_killed(serving: Stage, operator, prometheus):
+    watch(serving, seconds=3600)
+    serving.operator.send_signal(signal.SIGKILL)
+    serving.operator.wait()
+    serving.errors["r2"] = 0.6
+    operator(prometheus_url=prometheus, scrape_interval_seconds=1)
+    until(lambda: serving.weights() == {"r1": 100}, "the weight is back", seconds=90)
+    until(lambda: serving.condition("Stalled") == "True/RolledBack", "status says so")
+    assert "the watch" in history(serving)["message"]
+
+
+def test_without_a_share_a_breach_in_the_watch_is_seen_against_the_frozen_bound(serving: Stage):
+    watch(serving, seconds=3600, share=0)
+    assert float(serving.status()["rollout"]["watch"]["errorBoundPercent"]) < 20
+    serving.errors["r2"] = 0.6
+    until(lambda: serving.weights() == {"r1": 100}, "the weight is back", seconds=90)
+    until(lambda: serving.condition("Stalled") == "True/RolledBack", "status says so")
+    assert history(serving)["metrics"][0]["name"] == "ErrorBound"
+
+
+def test_a_new_spec_ends_the_watch_and_starts_from_the_watched_revision(serving: Stage):
+    watch(serving, seconds=3600)
+    serving.successor(3)
+    until(lambda: serving.weights() == {"r2": 50, "r3": 50}, "r3 is compared with r2", seconds=90)
+    assert serving.stable() == "r2"
+    assert [(h["outcome"], h["reason"]) for h in serving.status()["history"]][0] == ("Promoted", "Promoted")
+
+
 def test_a_crash_loop_is_rejected_without_prometheus(serving: Stage):
     serving.down = True
     waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
