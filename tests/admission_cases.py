@@ -351,6 +351,7 @@ REFUSED = (
     ),
     refuse("metric twice", make_modeldeployment(rollout={"analysis": {"metrics": [{"name": "ErrorRate"}] * 2}}), "Dup"),
     refuse("no replicas", make_modeldeployment(replicas=0), "spec.replicas", "1"),
+    refuse("unknown capacity", make_modeldeployment(rollout={"capacity": "Burst"}), "capacity", "InPlace"),
     refuse("more than half in the watch", make_modeldeployment(rollout={"watchWeight": 51}), "watchWeight", "50"),
     refuse(
         "misspelt option",

@@ -84,6 +84,8 @@ class Stage(threading.Thread):
         """Backends of each route as the gateway has them, by its UID."""
         self.started_at: str | None = None
         """When the containers have started, if the kubelet says so."""
+        self.pending: set[str] = set()
+        """By revision number: its new pods find no place."""
         self.down = False
         self.delay = 0.0
         """Seconds until Prometheus answers."""
@@ -157,6 +159,10 @@ class Stage(threading.Thread):
         self._stopped.wait(seconds)
 
     def _start_pod(self, pod: Json) -> None:
+        if pod["status"].get("phase") == "Failed":
+            return
+        if number_of(pod) in self.pending and _condition(pod, "Ready") is None:
+            return
         broken = self.broken.get(number_of(pod))
         ready = "False" if broken else "True"
         if _condition(pod, "Ready") == ready:
@@ -182,6 +188,15 @@ class Stage(threading.Thread):
         started, bad = self._counters.get(uid, [0, 0])
         counters = {"started": started, "bad": bad, "critical": self.incidents.get(number, 0)}
         return told(since=since, counters=counters)
+
+    def evict(self, revision: str) -> None:
+        """Take a pod of a revision away, as a kubelet does under pressure: the object stays, failed."""
+        pod = next(p for p in self.list("pods") if number_of(p) == revision and p["status"].get("phase") != "Failed")
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": "memory"}
+        conditions = [{"type": "Ready", "status": "False"}, target | {"lastTransitionTime": now}]
+        status = {"phase": "Failed", "reason": "Evicted", "conditions": conditions}
+        self.patch("pods", pod["metadata"]["name"], {"status": status}, status=True)
 
     def _accept(self, route: Json) -> None:
         if self.lags(route):

@@ -122,7 +122,46 @@ def test_a_new_spec_ends_the_watch_and_starts_from_the_watched_revision(serving:
     serving.successor(3)
     until(lambda: serving.weights() == {"r2": 50, "r3": 50}, "r3 is compared with r2", seconds=90)
     assert serving.stable() == "r2"
-    assert [(h["outcome"], h["reason"]) for h in serving.status()["history"]][0] == ("Promoted", "Promoted")
+    assert (history(serving)["outcome"], history(serving)["reason"]) == ("Promoted", "Promoted")
+
+
+def test_in_place_there_is_never_more_than_one_pod_too_many_there_and_back(serving: Stage):
+    most = 0
+
+    def counted(done: bool) -> bool:
+        nonlocal most
+        most = max(most, len(serving.list("pods")))
+        return done
+
+    steps = [{"setWeight": 50}, {"pause": {}}]
+    serving.change(replicas=3, rollout={"capacity": "InPlace", "steps": steps, "watchAfterPromotionSeconds": 3600})
+    until(lambda: serving.status()["stable"].get("readyReplicas") == 3, "r1 has all its pods", seconds=60)
+    serving.successor()
+    waits = "False/WaitingForApproval"
+    until(lambda: counted(serving.condition("Ready") == waits), "the pause is reached", seconds=90)
+    assert serving.weights() == {"r1": 50, "r2": 50}
+    serving.change(rollout={"approve": {"revision": serving.status()["candidate"]["name"], "step": 2}})
+    until(lambda: counted(is_watched(serving)), "r2 is watched", seconds=90)
+    until(lambda: counted(len(serving.list("pods")) == 4), "the stable is down to one pod", seconds=30)
+    serving.errors["r2"] = 0.6
+    until(lambda: counted(serving.weights() == {"r1": 100}), "the weight is back, pod by pod", seconds=120)
+    until(lambda: counted(serving.status()["stable"].get("readyReplicas") == 3), "r1 has all its pods", seconds=60)
+    assert most == 4
+    assert "CapacityShort" in {event["reason"] for event in serving.list("events")}
+
+
+def test_an_evicted_candidate_has_no_traffic_and_resumes_a_step_earlier(serving: Stage):
+    serving.successor()
+    until(lambda: serving.condition("Ready") == "False/WaitingForApproval", "the pause is reached", seconds=90)
+    serving.pending.add("r2")
+    serving.evict("r2")
+    until(lambda: serving.weights() == {"r1": 100}, "the weight is back", seconds=30)
+    until(lambda: serving.condition("Ready") == "False/Interrupted", "status says so", seconds=30)
+    assert history(serving)["outcome"] == "Interrupted"
+    assert "resumes at step 1, 10 %" in serving.status()["conditions"][-1]["message"]
+    serving.pending.clear()
+    until(lambda: serving.weights() == {"r1": 90, "r2": 10}, "it goes on a step earlier", seconds=60)
+    until(lambda: serving.weights() == {"r1": 50, "r2": 50}, "and then as before", seconds=60)
 
 
 def test_a_crash_loop_is_rejected_without_prometheus(serving: Stage):

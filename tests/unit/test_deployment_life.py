@@ -392,7 +392,7 @@ def test_a_pod_that_is_not_ready_for_a_moment_is_no_reason_to_reject_whatever_th
 
 
 def test_more_replicas_in_a_long_rollout_get_a_deadline_of_their_own():
-    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world = serving(steps=[{"setWeight": 75}, {"pause": {}}])
     world.spec(progressDeadlineSeconds=60)
     world.successor()
     world.run(100)
@@ -401,6 +401,7 @@ def test_more_replicas_in_a_long_rollout_get_a_deadline_of_their_own():
     world.tick(times=2)
     world.run(40)
     assert world.condition("Ready") == "False/WaitingForApproval"
+    world.set_ready("r1", True)
     world.run(30)
     assert entry(world)["reason"] == "CandidateNotReady"
 
@@ -431,12 +432,12 @@ def test_a_candidate_without_ready_pods_loses_its_traffic_at_once_and_gets_it_ba
 
 
 def test_traffic_that_was_taken_away_comes_back_onto_all_pods_at_once():
-    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world = serving(steps=[{"setWeight": 75}, {"pause": {}}])
     world.spec(replicas=2)
     world.settle()
     world.successor()
     world.run(20)
-    assert world.weights()["r2"] == 25
+    assert world.weights()["r2"] == 75
     world.set_ready("r2", False)
     world.tick()
     assert world.weights() == {"r1": 100}
@@ -447,7 +448,7 @@ def test_traffic_that_was_taken_away_comes_back_onto_all_pods_at_once():
     assert "1 of 2 pods of r2" in world.message("Ready")
     other["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
     world.settle()
-    assert world.weights()["r2"] == 25
+    assert world.weights()["r2"] == 75
 
 
 def test_a_candidate_that_is_back_before_the_stable_gets_its_traffic_back():
@@ -489,7 +490,7 @@ def test_traffic_is_not_moved_onto_a_stable_without_pods():
     world.spec(rollout={"abort": {"revision": name}})
     world.tick()
     assert world.weights()["r2"] == 25
-    assert world.condition("Ready") == "False/BaselineUnhealthy"
+    assert world.condition("Ready") == "False/CapacityShort"
     world.set_ready("r1", True)
     world.settle()
     assert world.weights() == {"r1": 100}

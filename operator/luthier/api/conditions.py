@@ -125,7 +125,18 @@ class Reason(Documented):
         "Requests do not arrive as the weights say; the rollout is held. Look at the gateway, and at what is scraped.",
     )
     BASELINE_UNHEALTHY = "BaselineUnhealthy", "The stable itself fails more than 20 % of its requests; no weight grows."
-    ROLLOUT_HELD = "RolloutHeld", "A step was not decided in maxStepSeconds; it goes on when the analysis passes."
+    ROLLOUT_HELD = (
+        "RolloutHeld",
+        "A step was not decided in maxStepSeconds, or pods were lost too often; the message says how it goes on.",
+    )
+    CAPACITY_SHORT = (
+        "CapacityShort",
+        "A candidate has to go and too few pods of the stable are ready: traffic moves as they become ready.",
+    )
+    INTERRUPTED = (
+        "Interrupted",
+        "The platform took pods of the candidate; it has no traffic and resumes a step earlier when they are back.",
+    )
     WATCHING = (
         "Watching",
         "Every step is passed; the old revision stays warm, and the new one can be taken back until the watch ends.",
@@ -319,6 +330,13 @@ STATES: tuple[State, ...] = (
         "InProgress",
         "Progressing",
         "Serving=True/Serving, Reconciling=True/Watching, Ready=False/Watching",
+    ),
+    _state(
+        "ModelDeployment",
+        "waits for pods that the platform took away",
+        "InProgress",
+        "Progressing",
+        "Serving=True/Serving, Reconciling=True/Interrupted, Ready=False/Interrupted",
     ),
     _state(
         "ModelDeployment",

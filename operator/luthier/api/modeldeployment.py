@@ -308,6 +308,14 @@ class Rollout(KubeModel):
     abort_scale_down_delay_seconds: Annotated[
         int, Field(default=600, ge=0, le=86_400, description="A rejected candidate's pods stay so long for diagnosis.")
     ]
+    capacity: Annotated[
+        Literal["Surge", "InPlace"],
+        Field(
+            default="Surge",
+            description="Surge: the old revision keeps all its pods to the end. InPlace: at most replicas + 1 pods "
+            "together, for clusters without spare GPUs; a rollback then waits for pods.",
+        ),
+    ]
     watch_after_promotion_seconds: Annotated[
         int,
         Field(
@@ -513,6 +521,16 @@ class WatchStatus(KubeModel):
     ]
 
 
+class InterruptionStatus(KubeModel):
+    """Pods that the platform took from the candidate, in this rollout."""
+
+    count: Annotated[int, Field(ge=1, description="How often.")]
+    at: Annotated[Timestamp | None, Field(default=None, description="Since when it has no traffic; absent: resumed.")]
+    resumed_at: Annotated[Timestamp | None, Field(default=None, description="When it last went on.")]
+    held: Annotated[bool, Field(default=False, description="It waits for rollout.approve with the step that it is at.")]
+    message: Annotated[str, Field(default="", max_length=512, description="What was lost.")]
+
+
 class RolloutStatus(KubeModel):
     """The rollout in progress; its plan was copied at the start and is used to the end."""
 
@@ -535,6 +553,13 @@ class RolloutStatus(KubeModel):
         Analysis | None, Field(default=None, description="spec.rollout.analysis as it was at the start.")
     ]
     act: Annotated[ActStatus | None, Field(default=None, description="What a person ordered for this candidate.")]
+    interruption: Annotated[
+        InterruptionStatus | None, Field(default=None, description="The newest interruption; absent: none.")
+    ]
+    capacity: Annotated[
+        Literal["Surge", "InPlace"] | None,
+        Field(default=None, description="spec.rollout.capacity as it was at the start."),
+    ]
     watch: Annotated[WatchStatus | None, Field(default=None, description="The watch that follows; absent: none.")]
 
 
@@ -542,7 +567,10 @@ class HistoryEntry(KubeModel):
     """How one revision's rollout ended."""
 
     revision: Annotated[str, Field(max_length=63, description="Which.")]
-    outcome: Annotated[Literal["Promoted", "RolledBack", "Aborted", "Superseded"], Field(description="How it ended.")]
+    outcome: Annotated[
+        Literal["Promoted", "RolledBack", "Aborted", "Superseded", "Interrupted"],
+        Field(description="How it ended; Interrupted has not, and resumes."),
+    ]
     reason: Annotated[str, Field(max_length=128, description="A documented constant.")]
     by: Annotated[str | None, Field(default=None, max_length=128, description="Who ordered it, as the act says.")]
     message: Annotated[str, Field(max_length=1024, description="The numbers, in a sentence.")]

@@ -22,6 +22,7 @@ from luthier.deployment.case import Case, find_rejection, find_unfinished, open_
 from luthier.deployment.decision import MAX_HISTORY, Decision, State, find_missing_gateway, judge_serving, make_plan
 from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
 from luthier.deployment.hooks import confirmations
+from luthier.deployment.interruption import find_interruption, interrupt, resumed
 from luthier.deployment.look import judge_now, memory_of
 from luthier.deployment.memory import Memory
 from luthier.deployment.metrics import gates_of
@@ -71,8 +72,10 @@ def decide(obj: Json, seen: Observed) -> Plan:
         return make_plan(case, rest(case))
     reading = look(case)
     ending = find_ending(case, reading)
-    decision = withdraw(case, ending) if ending else go_on(case, reading)
-    return make_plan(case, decision)
+    if ending is not None:
+        return make_plan(case, withdraw(case, ending))
+    interrupted = find_interruption(case)
+    return make_plan(case, interrupt(case, interrupted) if interrupted else go_on(case, reading))
 
 
 # Without a candidate
@@ -187,6 +190,7 @@ def _start(case: Case, admitted: Admitted) -> Decision:
         step_started_at=case.now,
         analysis_options=case.spec.rollout.analysis,
         watch=watch_of(case.spec) if case.stable is not None else None,
+        capacity=case.spec.rollout.capacity,
     )
     status = case.status.model_copy(
         update={
@@ -242,6 +246,7 @@ def go_on(case: Case, reading: Reading | None) -> Decision:
     candidate, rollout = case.candidate, case.status.rollout
     assert candidate is not None
     assert rollout is not None
+    rollout = resumed(case, rollout)
     rollout, said = note_promotion(case, rollout)
     move = advance(rollout.steps, position_of(rollout), _facts(case, candidate, rollout, reading))
     if isinstance(move.stay, GiveUp):
@@ -268,7 +273,7 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
     return Facts(
         now=case.now,
         candidate=candidate.name,
-        capacity=find_lacking(case, candidate),
+        capacity=find_lacking(case, rollout),
         in_force=in_force and (rollout.weight == 0 or bool(case.ready(candidate.name))),
         gateway=find_missing_gateway(case) if route is not None else None,
         brake=None if case.is_pinning else case.brake,
@@ -298,7 +303,7 @@ def _moved(
     position = move.position
     weight = find_share(case, candidate, position, reading)
     if weight < position.weight:
-        stay = explain_share(case, candidate, position)
+        stay = explain_share(case, candidate, position, weight, reading)
     has_moved = (position.step, position.weight) != (rollout.step, rollout.weight)
     looked = rollout.model_copy(update={"analysis": _shown_analysis(rollout, reading, case.now, has_moved=has_moved)})
     next_rollout = looked.model_copy(

@@ -12,6 +12,7 @@ from typing import Literal
 
 from luthier.api.conditions import ConditionType, Reason
 from luthier.api.modeldeployment import ModelDeploymentStatus, RevisionStatus, Weights
+from luthier.deployment import sizing
 from luthier.deployment.build import (
     WITHDRAWN_ANNOTATION,
     Backend,
@@ -54,7 +55,9 @@ class Decision:
     record: Revision | None = None
     """A new revision."""
     withdrawn: str | None = None
-    """Annotation of the route: a candidate is being taken back by this very write."""
+    """Annotation of the route: a candidate is being taken back by this very write, or by steps that this one begins."""
+    moves_back: bool = False
+    """The stable gets all its pods back, as fast as there is room."""
     keep_route: bool = False
     """Leave traffic as it is."""
     events: tuple[Event, ...] = ()
@@ -140,12 +143,17 @@ def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
     if decision.record is not None and decision.record.name not in {r.name for r in known}:
         known.append(decision.record)
     pruned = {ref.name for ref in _outdated(case, status)}
+    sizes = sizing.sizes(
+        case, status, decision.weight, withdrawing=decision.withdrawn is not None or decision.moves_back
+    )
     for revision in known:
         if child_name(case.obj, revision.name) in pruned:
             continue
         if not revision.obj:
             yield build_record(case.obj, revision)
-        replicas = _replicas(case, status, revision.name)
+        replicas = sizes.get(revision.name)
+        if replicas is None:
+            replicas = _leftover(case, status, revision.name)
         if replicas is None:
             continue
         outcome = _outcome(case, status, revision.name)
@@ -160,15 +168,14 @@ def _restored(case: Case) -> Iterable[Event]:
             yield Event(type="Warning", reason=str(Reason.REVISION_RESTORED), message=message)
 
 
-def _replicas(case: Case, status: ModelDeploymentStatus, name: str) -> int | None:
-    """Return how many pods a revision should have; None: it has no Deployment and needs none."""
-    if name in _in_use(status):
-        return case.spec.replicas
+def _leftover(case: Case, status: ModelDeploymentStatus, name: str) -> int | None:
+    """Return how many pods a revision out of use keeps for now; None: it has no Deployment and needs none."""
     deployment = case.seen.deployment(name)
     if deployment is None:
         return None
     until = _stays_until(case, status, name)
-    return int(deployment["spec"].get("replicas", 1)) if until is not None and case.seen.now < until else 0
+    stays = until is not None and case.seen.now < until
+    return sizing.leftover(case, int(deployment["spec"].get("replicas", 1))) if stays else 0
 
 
 def _in_use(status: ModelDeploymentStatus) -> set[str]:
@@ -177,7 +184,7 @@ def _in_use(status: ModelDeploymentStatus) -> set[str]:
 
 def _stays_until(case: Case, status: ModelDeploymentStatus, name: str) -> datetime | None:
     """Return how long the pods of a revision out of use stay: for diagnosis, or for a way back after a promotion."""
-    own = next((e for e in status.history if e.revision == name and e.outcome != "Promoted"), None)
+    own = next((e for e in status.history if e.revision == name and e.outcome not in ("Promoted", "Interrupted")), None)
     promotion = next((e for e in status.history if e.outcome == "Promoted"), None)
     ended = own or promotion
     if ended is None:
@@ -211,7 +218,7 @@ def _outdated(case: Case, status: ModelDeploymentStatus) -> list[Ref]:
     pin = case.spec.rollout.pin
     kept = {*_in_use(status), status.rejected, pin.revision if pin else None}
     old = [r for r in case.seen.revisions if r.name not in kept]
-    idle = [r for r in old if not case.seen.pods_of(r.name) and not _replicas(case, status, r.name)]
+    idle = [r for r in old if not case.seen.pods_of(r.name) and not _leftover(case, status, r.name)]
     surplus = {r.name for r in idle[: max(0, len(old) - case.spec.revision_history_limit)]}
     children = [
         *case.seen.deployments,

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from typing import Literal, cast
 
 from luthier.api.conditions import Reason
-from luthier.api.modeldeployment import HistoryEntry, MetricStatus, RevisionStatus, RolloutStatus
+from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, MetricStatus, RevisionStatus, RolloutStatus
+from luthier.deployment import sizing
 from luthier.deployment.analysis import Reading
 from luthier.deployment.build import WITHDRAWN_ANNOTATION
 from luthier.deployment.case import Case, outcome_of
@@ -153,8 +154,9 @@ def withdraw(case: Case, ending: Ending) -> Decision:
     candidate, rollout = case.candidate, case.status.rollout
     assert candidate is not None
     weight = case.weight_of(candidate.name)
-    if weight > 0 and case.stable_lacks_pods() and case.ready(candidate.name):
-        return _wait_for_stable(case, ending, weight)
+    left = sizing.left_on_candidate(case, weight)
+    if left > 0:
+        return _move_back(case, ending, candidate, left)
     entry = _entry(case, ending, candidate, rollout, weight)
     rejects = ending.reason not in (Reason.REVERTED, Reason.SUPERSEDED, Reason.PINNED)
     status = case.status.model_copy(
@@ -162,7 +164,7 @@ def withdraw(case: Case, ending: Ending) -> Decision:
             "candidate": None,
             "rollout": None,
             "rejected": candidate.name if rejects else None,
-            "verdict": _verdict(ending, candidate.name),
+            "verdict": _verdict(ending, candidate.name, entry.metrics),
             "history": [entry, *case.status.history][:MAX_HISTORY],
         }
     )
@@ -204,19 +206,36 @@ def rejected_state(name: str, message: str, *, aborted: bool) -> State:
     return State(kind="stalled", reason=reason, message=f"{name}: {message}; {way_out}")
 
 
-def _wait_for_stable(case: Case, ending: Ending, weight: int) -> Decision:
-    candidate, stable = case.candidate, case.stable
-    assert candidate is not None
+def _move_back(case: Case, ending: Ending, candidate: RevisionStatus, left: int) -> Decision:
+    """Give the stable what its ready pods can take, and remember on the route that the rest follows."""
+    stable, rollout = case.stable, case.status.rollout
     assert stable is not None
+    ready, carried = len(case.ready(stable.name)), case.weight_of(candidate.name)
     message = (
-        f"{candidate.name} has to go ({ending.message}), but no pod of {stable.name} is ready: "
-        "traffic stays until one is"
+        f"{candidate.name} has to go ({ending.message}), but {ready} of {case.spec.replicas} pods of {stable.name} "
+        f"are ready: it keeps {left} % until more are"
     )
+    begins = _already_withdrawn(case) is None
+    analysis = rollout.analysis if rollout else None
+    if rollout is not None and ending.metrics:
+        # A pass that finishes this may have no numbers of its own.
+        shown = AnalysisStatus(outcome="Fail", message=ending.message[:512], metrics=list(ending.metrics))
+        analysis = shown.model_copy(update={"state": analysis.state if analysis else None, "measured_at": case.now})
+    status = case.status.model_copy(
+        update={
+            "rollout": rollout and rollout.model_copy(update={"analysis": analysis}),
+            "verdict": f"{Reason.CAPACITY_SHORT}(r{number_of(candidate.name)}: {left} % left)",
+        }
+    )
+    entry = _entry(case, ending, candidate, rollout, 0)
     return Decision(
-        status=case.status,
-        state=State(kind="working", reason=Reason.BASELINE_UNHEALTHY, message=message),
-        weight=weight,
-        keep_route=True,
+        status=status,
+        state=State(kind="working", reason=Reason.CAPACITY_SHORT, message=message),
+        weight=left,
+        withdrawn=json.dumps(_note(ending, entry)),
+        events=(Event(type="Warning", reason=str(Reason.CAPACITY_SHORT), message=message),)
+        if begins or left < carried
+        else (),
         due=(case.seen.now + timedelta(seconds=5),),
     )
 
@@ -253,11 +272,11 @@ def without_queries(metrics: Sequence[MetricStatus]) -> list[MetricStatus]:
     return [metric.model_copy(update={"query": ""}) for metric in metrics]
 
 
-def _verdict(ending: Ending, name: str) -> str:
+def _verdict(ending: Ending, name: str, metrics: Sequence[MetricStatus]) -> str:
     short = f"r{number_of(name)}"
     if ending.outcome != "RolledBack":
         return f"{ending.reason}({short})"
-    failed = next((m for m in ending.metrics if m.outcome == "Fail"), None)
+    failed = next((m for m in metrics if m.outcome == "Fail"), None)
     if failed is None:
         return f"RolledBack({short}: {ending.reason})"[:160]
     subject = failed.message.partition(" (")[0].rsplit(" ", 2)[0]  # "errors 41 % (21/51) vs …"

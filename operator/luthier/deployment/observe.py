@@ -17,7 +17,7 @@ from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, I
 from luthier.deployment.look import NOT_ASKED, fails_by_pods, pod_prefix
 from luthier.deployment.memory import Memory, begin, load
 from luthier.deployment.metrics import Gate
-from luthier.deployment.pods import Trouble, find_trouble, ready_ids
+from luthier.deployment.pods import Loss, Trouble, find_loss, find_trouble, ready_ids
 from luthier.deployment.queries import Answer
 from luthier.deployment.revision import Model, Revision, hash_of, hash_revision, parse_copy, parse_record
 from luthier.deployment.rollout import as_begun
@@ -140,7 +140,21 @@ def _is_urgent(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStat
     if candidate.name in read_acts(obj, spec).aborts or trouble_of(spec, status, seen) is not None:
         return True
     carried = route_weights(seen.route or {}).get(child_name(obj, candidate.name), 0)
-    return carried > 0 and not ready_ids(seen.pods_of(candidate.name))
+    if carried == 0:
+        return False
+    return not ready_ids(seen.pods_of(candidate.name)) or loss_of(spec, status, seen) is not None
+
+
+def loss_of(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> Loss | None:
+    """Return what the platform newly took from a candidate that now has fewer pods than it should."""
+    candidate, rollout = status.candidate, status.rollout
+    if candidate is None or rollout is None or status.stable is None or rollout.step == 0:
+        return None
+    pods, before = seen.pods_of(candidate.name), rollout.interruption
+    if len(ready_ids(pods)) >= _asked_for(seen.deployment(candidate.name), spec.replicas):
+        return None
+    known = before.resumed_at if before and before.resumed_at else rollout.started_at
+    return None if before and before.at else find_loss(pods, after=known, now=seen.now)
 
 
 def trouble_of(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> Trouble | None:
@@ -152,12 +166,22 @@ def trouble_of(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: O
     return find_trouble(
         seen.pods_of(candidate.name),
         seen.deployment(candidate.name),
-        replicas=spec.replicas,
+        replicas=_asked_for(seen.deployment(candidate.name), spec.replicas),
         since=rollout.started_at,
-        # Whoever suspends or freezes a rollout stops its clock too.
-        deadline=timedelta.max if spec.suspend or seen.freeze is not None else deadline,
+        # Whoever suspends or freezes a rollout stops its clock too; what the platform took is no fault of it.
+        deadline=timedelta.max if spec.suspend or seen.freeze is not None or is_interrupted(rollout) else deadline,
         now=seen.now,
     )
+
+
+def is_interrupted(rollout: RolloutStatus) -> bool:
+    """Say whether the candidate waits for pods that the platform took away."""
+    return rollout.interruption is not None and rollout.interruption.at is not None
+
+
+def _asked_for(deployment: Json | None, replicas: int) -> int:
+    """Return how many pods the candidate's Deployment should have now: they follow the weight."""
+    return min(replicas, int(deployment["spec"].get("replicas", 1))) if deployment else replicas
 
 
 def reference_keys(obj: Json) -> tuple[Key, Key]:

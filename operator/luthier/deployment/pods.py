@@ -20,6 +20,18 @@ MIN_RESTARTS = 2
 """So many restarts and backing off again: three starts have failed."""
 
 
+LOSS_IS_NEWS_SECONDS = 120
+"""A pod that the platform took away longer ago explains nothing that is missing now: evicted pods stay as objects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A pod that the platform took away: evicted, preempted, or on a lost node. The revision is not to blame."""
+
+    at: datetime
+    message: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
     """Why a candidate cannot become, or stay, what serves."""
@@ -48,6 +60,31 @@ def running_since(pods: Sequence[Json]) -> dict[str, float]:
         if started_at := running.get("startedAt"):
             found[pod["metadata"]["uid"]] = parse_time(started_at).timestamp()
     return found
+
+
+def find_loss(pods: Sequence[Json], *, after: datetime, now: datetime) -> Loss | None:
+    """Return the newest recent loss after a time."""
+    recent = max(after, now - timedelta(seconds=LOSS_IS_NEWS_SECONDS))
+    found = [loss for pod in pods if (loss := _loss(pod, now)) is not None and loss.at > recent]
+    return max(found, key=lambda loss: loss.at, default=None)
+
+
+def _loss(pod: Json, now: datetime) -> Loss | None:
+    status, name = pod.get("status", {}), pod["metadata"]["name"]
+    target = find_condition(status.get("conditions", []), "DisruptionTarget")
+    if target is not None and target["status"] == "True":
+        at = target.get("lastTransitionTime")
+        why = ": ".join(filter(None, (target.get("reason"), target.get("message"))))
+        return Loss(at=parse_time(at) if at else now, message=f"pod {name} was taken away ({why})")
+    if jobs.is_stuck(pod, now):
+        return Loss(at=now, message=f"pod {name} does not end: its node is lost")
+    reason = status.get("reason")
+    if status.get("phase") != "Failed" or not reason:
+        return None
+    # The kubelet failed the pod, not its program: Evicted, NodeShutdown and the like.
+    ends = [c.get("state", {}).get("terminated", {}).get("finishedAt") for c in status.get("containerStatuses", [])]
+    at = max(filter(None, (*ends, status.get("startTime"))), default=None)
+    return Loss(at=parse_time(at) if at else now, message=f"pod {name} was taken away ({reason})")
 
 
 def find_trouble(

@@ -41,10 +41,11 @@ def watch_of(spec: ModelDeploymentSpec) -> WatchStatus | None:
 
 
 def as_begun(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> ModelDeploymentSpec:
-    """Return a spec with the analysis that the rollout in progress began with: like its steps, used to the end."""
-    if rollout is None or rollout.analysis_options is None:
+    """Return a spec with what the rollout in progress began with: like its steps, used to the end."""
+    if rollout is None:
         return spec
-    begun = spec.rollout.model_copy(update={"analysis": rollout.analysis_options})
+    copied = {"analysis": rollout.analysis_options, "capacity": rollout.capacity}
+    begun = spec.rollout.model_copy(update={name: value for name, value in copied.items() if value is not None})
     return spec.model_copy(update={"rollout": begun})
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from luthier.api.conditions import Reason
-from luthier.api.modeldeployment import RevisionStatus
+from luthier.api.modeldeployment import RevisionStatus, RolloutStatus
+from luthier.deployment import sizing
 from luthier.deployment.analysis import Reading
 from luthier.deployment.case import Case
-from luthier.deployment.pods import explain
 from luthier.deployment.rollout import Position, Stay
 
 
@@ -18,39 +18,40 @@ def find_share(case: Case, candidate: RevisionStatus, position: Position, readin
         return carried if case.stable_lacks_pods() else 0
     if case.is_watched and case.stable_lacks_pods():
         return 100  # It has passed every step: better all on it than a share on nobody.
-    if carried < position.weight and find_lacking(case, candidate) is not None and not case.stable_lacks_pods():
-        return carried  # What was taken away comes back onto all pods, not onto the first of them.
-    if case.is_forced or case.stable is None or case.stable_lacks_pods():
+    if carried >= position.weight or case.stable_lacks_pods():
         return position.weight
-    if carried < position.weight and _is_blind(reading):
+    if case.stable is not None and not case.is_forced and _is_blind(reading):
         return carried  # Who took it away, and why, may have gone with the route: no data is no reason to give it.
-    return position.weight
+    return sizing.takes(case, position.weight)
 
 
 def _is_blind(reading: Reading | None) -> bool:
-    return reading is None or reading.outcome == "Error"
+    """Say whether no weight may grow; pods that become ready later than their step wait for this too."""
+    return reading is None or reading.outcome == "Error" or reading.code in ("CoverageLow", "BaselineUnhealthy")
 
 
-def explain_share(case: Case, candidate: RevisionStatus, position: Position) -> Stay:
+def explain_share(
+    case: Case, candidate: RevisionStatus, position: Position, weight: int, reading: Reading | None
+) -> Stay:
     """Say why the candidate has not the weight of its step."""
-    reason, why = Reason.ROLLING_OUT, find_lacking(case, candidate)
+    reason, why = Reason.ROLLING_OUT, sizing.lacking(case, position.weight)
     if not case.ready(candidate.name):
         reason, why = Reason.NO_READY_PODS, why or "no pod is ready"
-    elif why is None:
-        reason, why = Reason.METRICS_UNAVAILABLE, "the route has lost it, and it comes back when Prometheus has samples"
-    return Stay(reason=reason, message=f"{position.weight} %: {why}; its traffic is on the stable")
+    elif reading is not None and reading.code in ("CoverageLow", "BaselineUnhealthy"):
+        why = why or reading.message
+    elif why is None or (reading is not None and reading.outcome == "Error"):
+        reason, why = (
+            Reason.METRICS_UNAVAILABLE,
+            "the route has not got it, and it comes back when Prometheus has samples",
+        )
+    rest = f"it has {weight} % until then" if weight else "its traffic is on the stable"
+    return Stay(reason=reason, message=f"{position.weight} %: {why}; {rest}")
 
 
-def find_lacking(case: Case, candidate: RevisionStatus) -> str | None:
-    """Return why no more traffic may come: capacity before weight, on both sides.
+def find_lacking(case: Case, rollout: RolloutStatus) -> str | None:
+    """Return why the next step may not begin: pods for this one; before the first, those that it needs.
 
-    Whom a person has decided for does not wait for a stable that is itself broken; whoever is watched needs it for
-    the way back only.
+    In place the first step's pods come one by one with its weight: one is enough to begin.
     """
-    sides = (candidate,) if case.is_forced or case.is_watched else (candidate, case.stable)
-    for revision in filter(None, sides):
-        ready = len(case.ready(revision.name))
-        if ready < case.spec.replicas:
-            why = explain(case.seen.pods_of(revision.name))
-            return f"{ready} of {case.spec.replicas} pods of {revision.name} ready{f' ({why})' if why else ''}"
-    return None
+    is_first = rollout.step == 0 and not sizing.in_place(case)
+    return sizing.lacking(case, sizing.first_weight(rollout) if is_first else rollout.weight)
