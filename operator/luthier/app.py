@@ -238,6 +238,7 @@ class App:
         self.metrics.leader.set(1 if self.elector.may_write() else 0)
         self.metrics.show_conditions(self.own.all_objects())
         self.metrics.rollouts.show(self.own.all_objects())
+        self.metrics.show_rollbacks(self.own.all_objects())
         for resource, age in self._ages().items():
             self.metrics.watch_age.labels(resource).set(age)
 

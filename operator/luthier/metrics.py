@@ -60,6 +60,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.late_requests = Gauge(
+            "luthier_rollback_late_requests",
+            "Requests to the revision that was taken back last, later than 30 s after its weight became 0.",
+            ["namespace", "name", "revision"],
+            registry=self.registry,
+        )
         self.events_lost = Counter(
             "luthier_events_lost", "Kubernetes events that could not be posted.", registry=self.registry
         )
@@ -77,6 +83,16 @@ class Metrics:
                 if condition["type"] in SHOWN:
                     labels = (obj["kind"], meta["namespace"], meta["name"], condition["type"], condition["reason"])
                     self.conditions.labels(*labels).set(1)
+
+    def show_rollbacks(self, objects: Iterable[Json]) -> None:
+        """Show what still reached a revision after its rollback; 0 from the start, so that a growth can be seen."""
+        self.late_requests.clear()
+        for obj in objects:
+            newest: Json = next(iter(obj.get("status", {}).get("history", [])), {})
+            if newest.get("weightWrittenAt"):
+                meta = obj["metadata"]
+                labels = (meta["namespace"], meta["name"], newest["revision"])
+                self.late_requests.labels(*labels).set(newest.get("lateRequests", 0))
 
     def writes(self) -> int:
         """Return how many writes of objects were sent, not counting the Lease and events."""

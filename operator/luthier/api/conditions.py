@@ -137,6 +137,10 @@ class Reason(Documented):
         "Interrupted",
         "The platform took pods of the candidate; it has no traffic and resumes a step earlier when they are back.",
     )
+    ROLLBACK_NOT_EFFECTIVE = (
+        "RollbackNotEffective",
+        "Requests reach a revision 30 s after its weight became 0: the gateway does not follow its route.",
+    )
     WATCHING = (
         "Watching",
         "Every step is passed; the old revision stays warm, and the new one can be taken back until the watch ends.",

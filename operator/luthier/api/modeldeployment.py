@@ -586,6 +586,13 @@ class HistoryEntry(KubeModel):
         int | None, Field(default=None, description="Requests that it got in this rollout, by the last look.")
     ]
     bad_served: Annotated[int | None, Field(default=None, description="Of these, refused, failed or broken ones.")]
+    last_candidate_request_at: Annotated[
+        Timestamp | None,
+        Field(default=None, description="When a request to it was last seen by a scrape; absent: not known."),
+    ]
+    late_requests: Annotated[
+        int, Field(default=0, description="Requests to it later than 30 s after its weight became 0.")
+    ]
     metrics: Annotated[
         list[MetricStatus],
         Field(default_factory=list, max_length=8, description="Counts at the end.", json_schema_extra=list_map("name")),

@@ -21,6 +21,7 @@ from luthier.deployment.build import build_template
 from luthier.deployment.case import Case, find_rejection, find_unfinished, open_case
 from luthier.deployment.decision import MAX_HISTORY, Decision, State, find_missing_gateway, judge_serving, make_plan
 from luthier.deployment.endings import Ending, find_ending, rejected_state, withdraw, without_queries
+from luthier.deployment.follow import follow
 from luthier.deployment.hooks import confirmations
 from luthier.deployment.interruption import find_interruption, interrupt, resumed
 from luthier.deployment.look import judge_now, memory_of
@@ -69,13 +70,13 @@ def decide(obj: Json, seen: Observed) -> Plan:
     case = open_case(obj, seen)
     case = replace(case, brake=find_brake(case))
     if case.candidate is None or case.status.rollout is None:
-        return make_plan(case, rest(case))
+        return make_plan(case, follow(case, rest(case)))
     reading = look(case)
     ending = find_ending(case, reading)
     if ending is not None:
         return make_plan(case, withdraw(case, ending))
     interrupted = find_interruption(case)
-    return make_plan(case, interrupt(case, interrupted) if interrupted else go_on(case, reading))
+    return make_plan(case, follow(case, interrupt(case, interrupted) if interrupted else go_on(case, reading)))
 
 
 # Without a candidate

@@ -26,7 +26,7 @@ def show(status: ModelDeploymentStatus, weights: Weights | None) -> DisplayStatu
     return DisplayStatus(
         stable=_short(status.stable),
         candidate=_short(status.candidate),
-        step=f"{rollout.step}/{len(rollout.steps) + 1}" if rollout is not None else NONE,
+        step=f"{rollout.step}/{len(rollout.steps) + 1 + (rollout.watch is not None)}" if rollout is not None else NONE,
         weight=f"{weights.candidate}%" if weights is not None else NONE,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, RolloutStatus
-from luthier.deployment import analysis, queries
+from luthier.deployment import aftermath, analysis, queries
 from luthier.deployment.acts import read_acts
 from luthier.deployment.admission import resolve_model
 from luthier.deployment.analysis import Measured
@@ -25,7 +25,7 @@ from luthier.deployment.watching import judged_gates
 from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name, controller_uid
 from luthier.plan import HookAnswer, Json, Key
-from luthier.ports import Ports
+from luthier.ports import Ports, Sample
 from luthier.prometheus import PrometheusError, quote, quote_any
 from luthier.resources import CONTROLLERREVISION, DEPLOYMENT, HTTPROUTE, POD, PVC, SERVICE
 from luthier.router import route_weights
@@ -60,6 +60,8 @@ class Observed:
     """Why all rollouts rest; None: they may go."""
     answers: Mapping[str, HookAnswer] = field(default_factory=dict)
     """What receivers of calls have said, by the call's id."""
+    followed: tuple[Sample, ...] = ()
+    """Started requests of a revision that has just been taken back."""
 
     def revision(self, name: str) -> Revision | None:
         """Return a record by its revision's name."""
@@ -110,7 +112,9 @@ async def observe(obj: Json, ports: Ports) -> Observed:
     by_pods = replace(seen, measured=Measured(replies=ports.fast.replies(uid), error=NOT_ASKED))
     if fails_by_pods(obj, begun, status, by_pods):
         return by_pods  # proven: nothing that Prometheus could say would change it
-    return replace(seen, measured=await _measure(obj, begun, status, ports))
+    measured = await _measure(obj, begun, status, ports)
+    is_down = measured is not None and measured.error is not None
+    return replace(seen, measured=measured, followed=() if is_down else await _follow(obj, status, ports))
 
 
 def _revisions(records: Iterable[Json], others: Iterable[Json]) -> tuple[Revision, ...]:
@@ -281,6 +285,20 @@ async def _answers(
             continue
         answers.append(Answer(name=query.name, candidate=values[0], stable=values[1] if len(values) > 1 else None))
     return tuple(answers)
+
+
+async def _follow(obj: Json, status: ModelDeploymentStatus, ports: Ports) -> tuple[Sample, ...]:
+    """Read what still reaches a revision whose weight is 0; nothing is decided by it, so nothing waits for it."""
+    entry = aftermath.followed_entry(status.history, ports.now)
+    if entry is None or entry.weight_written_at is None:
+        return ()
+    pods = _pods(obj["metadata"]["namespace"], (pod_prefix(obj, entry.revision),))
+    selector = f"__name__=~{quote(STARTED)},{pods},edge=~{quote_any(('',))}"
+    seconds = int((ports.now - entry.weight_written_at).total_seconds()) + _MARGIN_SECONDS
+    try:
+        return tuple(await ports.prometheus.raw(f"{{{selector}}}[{seconds}s]"))
+    except PrometheusError:
+        return ()
 
 
 def render_query(
