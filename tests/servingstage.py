@@ -230,12 +230,12 @@ class Stage(threading.Thread):
         self.timeline.append((found, self._sent))
         self._sent = {}
 
-    def violations(self, judged: dict[int, int], returns: frozenset[str] = frozenset()) -> Iterator[str]:
+    def violations(self, judged: dict[int, int], *, may_return: frozenset[str] = frozenset()) -> Iterator[str]:
         """Say what no rollout may do, in the routes that were seen.
 
         Args:
             judged: How many requests a candidate needs at a weight before it may get more.
-            returns: Revisions that a pin may bring back.
+            may_return: Revisions that may get traffic again after they had none.
         """
         ended: set[str] = set()
         before: dict[str, int] = {}
@@ -248,7 +248,7 @@ class Stage(threading.Thread):
                     yield f"{revision} was taken back, and then got {weight} %"
                 if weight > had and sent.get(revision, 0) < judged.get(had, 0):
                     yield f"{revision} went from {had} % to {weight} % on {sent.get(revision, 0)} requests"
-            ended |= {revision for revision in before if revision not in weights and revision not in returns}
+            ended |= {revision for revision in before if revision not in weights} - may_return
             before = weights
 
     def reset(self, number: str) -> None:

@@ -82,7 +82,7 @@ def run(
         if not problems and not life.is_over(world):
             problems.append("it was over, and then it was not")
         state = life.state(world)
-        problems += [*_in_log(world), *world.stage.violations(life.judged, life.returns)]
+        problems += [*_in_log(world), *world.stage.violations(life.judged, may_return=life.may_return)]
         problems += order_violations(world.proxy.writes, route=route, status=status)
         problems += verdict_violations(world.proxy.writes)
         writes = tuple(f"{write.method} {_shown(write.path)}" for write in world.proxy.writes)

@@ -23,7 +23,8 @@ def verdict_violations(writes: Iterable[Write]) -> Iterator[str]:
         writes: All writes of a run, in the order in which they were stored.
     """
     known: dict[str, Verdicts] = {}
-    withdrawn: set[str] = set()
+    withdrawn: dict[str, int] = {}
+    """What each revision that is being taken back may still have: it goes by parts where the stable lacks pods."""
     for write in writes:
         if write.status >= 400 or not write.body:
             continue
@@ -33,18 +34,21 @@ def verdict_violations(writes: Iterable[Write]) -> Iterator[str]:
                 if found.get(judged) != verdict:
                     yield f"write {write.number} makes the verdict on {judged} {found.get(judged)}; it was {verdict}"
             known[write.path] = found
-            withdrawn |= {name.partition("-")[0] for name, said in found.items() if _is_taken_back(said)}
+            withdrawn |= {name.partition("-")[0]: 0 for name, said in found.items() if _is_taken_back(said)}
         elif "/httproutes" in write.path:
             route = json.loads(write.body)
-            withdrawn |= _noted(route)
-            for backend in route["spec"]["rules"][0]["backendRefs"]:
-                if backend["weight"] and revision_in(backend["name"]) in withdrawn:
-                    yield f"write {write.number} gives {backend['name']} {backend['weight']} % after it was taken back"
+            weights = {revision_in(b["name"]): b["weight"] for b in route["spec"]["rules"][0]["backendRefs"]}
+            withdrawn = {name: weights.get(name, 0) for name in _noted(route)} | withdrawn
+            for name, allowed in withdrawn.items():
+                if weights.get(name, 0) > allowed:
+                    yield f"write {write.number} gives {name} {weights[name]} % after it was taken back"
+                withdrawn[name] = min(allowed, weights.get(name, 0))
 
 
 def verdicts_in(status: Json) -> Verdicts:
     """Return what a status has judged for good."""
-    found = {entry["revision"]: "/".join(str(entry.get(k)) for k in HISTORY) for entry in status.get("history", [])}
+    ends = [entry for entry in status.get("history", []) if entry.get("outcome") != "Interrupted"]  # it resumes
+    found = {entry["revision"]: "/".join(str(entry.get(k)) for k in HISTORY) for entry in ends}
     if verdict := status.get("verdict") if "gates" in status or "suites" in status else None:
         found["the model"] = verdict
     for condition in status.get("conditions", []):

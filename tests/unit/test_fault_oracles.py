@@ -60,6 +60,21 @@ def route(note: str = "", **weights: int) -> tuple[str, Json]:
         ("a run that ends once", [succeeded("Unknown", "Running"), succeeded("True", "Succeeded")], None),
         ("a share before", [route(r1=75, r2=25), history(TAKEN_BACK), route(r1=100)], None),
         ("a share after the verdict", [history(TAKEN_BACK), route(r1=75, r2=25)], "after it was taken back"),
+        (
+            "a share that goes by parts",
+            [route("r2-abc", r1=25, r2=75), route("r2-abc", r1=50, r2=50), route(r1=100)],
+            None,
+        ),
+        (
+            "a part that comes back",
+            [route("r2-abc", r1=50, r2=50), route("r2-abc", r1=25, r2=75)],
+            "after it was taken back",
+        ),
+        (
+            "an interruption, which is no end",
+            [history({**TAKEN_BACK, "outcome": "Interrupted"}), history({**TAKEN_BACK, "outcome": "Promoted"})],
+            None,
+        ),
         ("a share after the route's note", [route("r2-abc", r1=100), route(r1=75, r2=25)], "after it was taken back"),
     ],
 )
@@ -88,10 +103,16 @@ def test_another_verdict_after_a_crash_is_another_end():
     assert compare(UNDISTURBED, replace(UNDISTURBED, seconds=60.0)) == [], "later is no difference"
 
 
-def seen(*timeline: tuple[dict[str, int], dict[str, int]], judged: dict[int, int]) -> list[str]:
+def seen(*timeline: tuple[dict[str, int], dict[str, int]], judged: dict[int, int], **options: Any) -> list[str]:
     stage = Stage.__new__(Stage)
     stage.timeline = list(timeline)
-    return list(stage.violations(judged))
+    return list(stage.violations(judged, **options))
+
+
+def test_only_who_may_return_gets_traffic_back():
+    there_and_back = (({"r1": 50, "r2": 50}, {}), ({"r1": 100}, {}), ({"r1": 50, "r2": 50}, {}))
+    assert seen(*there_and_back, judged={}) == ["r2 was taken back, and then got 50 %"]
+    assert seen(*there_and_back, judged={}, may_return=frozenset({"r2"})) == []
 
 
 def test_a_step_on_evidence_from_before_the_weight_is_found():

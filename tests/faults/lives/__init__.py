@@ -7,8 +7,9 @@ from faults.lives.finetune import FINETUNE, HANGS, PREPARED, TRAINED
 from faults.lives.life import Life, nobody
 from faults.lives.pods import Ending, job_status, play_pods
 from faults.lives.serving import MIN_SAMPLES, begin_first, first_serves
+from faults.lives.watch import WATCH
 
-_ALL = (*FINETUNE, *EVALUATION, *DEPLOYMENT, *ACTS)
+_ALL = (*FINETUNE, *EVALUATION, *DEPLOYMENT, *ACTS, *WATCH)
 LIVES = {life.name: life for life in _ALL}
 assert len(LIVES) == len(_ALL), "two lives have the same name"
 

@@ -47,10 +47,10 @@ class Life:
     """Little is written after its beginning: the operator is also dead when it begins."""
     hand: Act | None = None
     """What a person does at every write of this life, instead of a crash; the end must be the same whenever it is."""
-    returns: frozenset[str] = frozenset()
-    """Revisions that a pin brings back: others that have left the route never get traffic again."""
     judged: dict[int, int] = field(default_factory=dict)
     """How many requests a candidate needs at a weight before it may get more."""
+    may_return: frozenset[str] = frozenset()
+    """Revisions that lose their traffic by no fault of their own, and get it back."""
 
 
 def nobody(world: World) -> None:
