@@ -296,6 +296,16 @@ def test_a_pin_brings_an_older_revision_back_pods_first_and_its_removal_lets_the
     assert world.condition("Overridden") is None
 
 
+def test_a_pinned_revision_that_is_not_the_spec_s_is_never_ready_not_even_for_one_pass():
+    world = promoted_twice()
+    pin(world, "r1")
+    seen = []
+    while not (seen and world.status["stable"]["name"].startswith("r1-")):
+        world.tick()
+        seen.append(world.condition("Ready"))
+    assert set(seen) == {"False/Pinned"}
+
+
 def test_a_pin_does_not_wait_for_a_stable_without_pods():
     world = promoted_twice()
     world.set_ready("r2", False)

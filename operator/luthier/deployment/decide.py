@@ -482,4 +482,6 @@ def _promote(case: Case, candidate: RevisionStatus, rollout: RolloutStatus) -> D
     )
     event = Event(type="Normal", reason=str(Reason.PROMOTED), message=f"{candidate.name} serves all traffic: {message}")
     state = State(kind="settled", reason=reason, message=f"{candidate.name} serves all traffic")
+    if case.is_pinning and not case.is_wanted(candidate.name) and (pin := find_pin(case)) is not None:
+        state = pinned_state(pin)  # not for one pass is the object Ready: it is not the spec that is served
     return Decision(status=status, state=state, events=(event,), due=(case.seen.now,))
