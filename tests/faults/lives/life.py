@@ -50,7 +50,7 @@ class Life:
     judged: dict[int, int] = field(default_factory=dict)
     """How many requests a candidate needs at a weight before it may get more."""
     may_return: frozenset[str] = frozenset()
-    """Revisions that lose their traffic by no fault of their own, and get it back."""
+    """Revisions that lose their traffic by no fault of their own, or by a pin, and get it back."""
 
 
 def nobody(world: World) -> None:
