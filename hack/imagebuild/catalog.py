@@ -11,16 +11,20 @@ REGISTRY = "registry.luthier.local:5000"
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """One image. `stage` stops at that stage of the Dockerfile; `uses` maps a build argument to another image."""
+    """One image. `stage` stops at that stage of the Dockerfile; `uses` maps a build argument to another image.
+
+    `shipped`: part of `all`. `pushed`: has a name that a node can pull.
+    """
 
     name: str
     dockerfile: str
     stage: str = ""
     uses: dict[str, str] = field(default_factory=dict)
     shipped: bool = True
+    pushed: bool = True
 
     def reference(self, tag: str) -> str:
-        return f"{REGISTRY if self.shipped else 'localhost'}/luthier/{self.name}:{tag}"
+        return f"{REGISTRY if self.pushed else 'localhost'}/luthier/{self.name}:{tag}"
 
 
 IMAGES = {
@@ -34,9 +38,16 @@ IMAGES = {
             dockerfile="hack/demo_assets/Dockerfile",
             uses={"PACKAGES_IMAGE": "trainer-packages"},
         ),
-        Image(name="trainer-packages", dockerfile="trainer_image/Dockerfile", stage="packages", shipped=False),
-        Image(name="trainer-test", dockerfile="trainer_image/Dockerfile", stage="test", shipped=False),
-        Image(name="server-test", dockerfile="server_image/Dockerfile", stage="test", shipped=False),
+        Image(name="standin", dockerfile="tests/standin/Dockerfile", shipped=False),
+        Image(
+            name="trainer-packages",
+            dockerfile="trainer_image/Dockerfile",
+            stage="packages",
+            shipped=False,
+            pushed=False,
+        ),
+        Image(name="trainer-test", dockerfile="trainer_image/Dockerfile", stage="test", shipped=False, pushed=False),
+        Image(name="server-test", dockerfile="server_image/Dockerfile", stage="test", shipped=False, pushed=False),
     )
 }
 SHIPPED = [name for name, image in IMAGES.items() if image.shipped]

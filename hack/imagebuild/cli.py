@@ -18,6 +18,7 @@ The container images, built without a container engine. What has not changed is 
   hack/images build all                     operator, trainer, server and demo (the first time: some 10 minutes)
   hack/images load --name luthier           bring all four to a running cluster (`hack/cluster up`)
   hack/images chart-values                  print the chart's options for exactly these images
+  hack/images tag standin                   print the tag of one image
   hack/images push --registry HOST:PORT     send them to a registry of your own
   hack/images test trainer -k resume        run tests/trainer inside the trainer's image; the rest goes to pytest
   hack/images assets                        print the folder that holds the demo's and the tests' models
@@ -70,6 +71,10 @@ def chart_values(_: argparse.Namespace, __: list[str]) -> None:
     hashes = builder.build(names)
     for name in names:
         print(f"--set=image.{name}={IMAGES[name].reference(hashes[name])}")
+
+
+def tag(arguments: argparse.Namespace, _: list[str]) -> None:
+    print(builder.build([arguments.image])[arguments.image])
 
 
 def list_(_: argparse.Namespace, __: list[str]) -> None:
@@ -130,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--name", default="luthier", help="which cluster (default: luthier)")
     commands.add_parser("list", help="show what is built").set_defaults(run=list_)
     commands.add_parser("chart-values", help="print helm's options for these images").set_defaults(run=chart_values)
+    tagger = commands.add_parser("tag", help="print an image's tag, which is the hash of what is in it")
+    tagger.set_defaults(run=tag)
+    tagger.add_argument("image", choices=sorted(IMAGES))
     tester = commands.add_parser("test", help="run the tests of an image inside it")
     tester.set_defaults(run=test)
     tester.add_argument("image", choices=["trainer", "server"])

@@ -50,4 +50,5 @@ class ServerConfig(BaseModel):
     linger_seconds: int = 3
     """After SIGTERM: still accept requests so long, while gateways learn that the pod is going."""
     drain_seconds: int = 20
-    """After that: let requests in flight end. The pod's grace period must be longer than both together."""
+    """After that: let requests in flight end, as long as a gateway waits for one. The pod's grace period must be longer
+    than both together."""

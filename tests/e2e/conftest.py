@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import story
+from servingnode.world import IMAGE
 
 CLUSTER = os.environ.get("LUTHIER_TEST_CLUSTER", "luthier-test")
 
@@ -24,3 +25,14 @@ def node() -> Iterator[dict[str, str]]:
     finally:
         if not os.environ.get("LUTHIER_KEEP_CLUSTER"):
             story.run("hack/cluster", "down", "--name", CLUSTER)
+
+
+@pytest.fixture(scope="module")
+def serving_node(node) -> Iterator[tuple[dict[str, str], str]]:
+    """kubectl's environment and the stand-in's image: new revisions are served by it as long as the module lasts."""
+    images = story.images_of_this_checkout()
+    image = f"{IMAGE}:{story.read('hack/images', 'tag', 'standin').strip()}"
+    story.run("hack/images", "load", "--name", CLUSTER, "standin")
+    story.install(node, [*images, f"--set=image.server={image}"])
+    yield node, image
+    story.install(node, images)

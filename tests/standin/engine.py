@@ -69,17 +69,18 @@ class Engine:
             await reply_error(send, 500, kind="InternalServerError", message="the stand-in was told to fail")
             return
         answer = "this is no JSON" if _hits(behaviour.invalid_rate, number) else behaviour.answer
-        await _answer(send, request, answer, broken=_hits(behaviour.broken_rate, number))
+        broken = _hits(behaviour.broken_rate, number)
+        await _answer(send, request, answer, broken=broken, pause=behaviour.chunk_seconds)
 
     def _overridden(self, scope: Scope) -> Behaviour:
         given = next((value for name, value in scope["headers"] if name == HEADER), None)
         return self._behaviour if given is None else Behaviour.model_validate_json(given)
 
 
-async def _answer(send: Send, request: dict[str, Any], answer: str, *, broken: bool) -> None:
+async def _answer(send: Send, request: dict[str, Any], answer: str, *, broken: bool, pause: float) -> None:
     model = request["model"]
     if request.get("stream"):
-        await _stream(send, model, answer, broken=broken)
+        await _stream(send, model, answer, broken=broken, pause=pause)
     elif broken:
         await reply_error(send, 500, kind="InternalServerError", message="the stand-in was told to break")
     else:
@@ -88,12 +89,14 @@ async def _answer(send: Send, request: dict[str, Any], answer: str, *, broken: b
         await reply_json(send, 200, {"object": "chat.completion", "model": model, "choices": [choice]})
 
 
-async def _stream(send: Send, model: str, answer: str, *, broken: bool) -> None:
+async def _stream(send: Send, model: str, answer: str, *, broken: bool, pause: float) -> None:
     headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]
     deltas += [{"content": word} for word in answer.split(" ")]
     for i, delta in enumerate(deltas):
+        if pause:
+            await asyncio.sleep(pause)
         choice = {"index": 0, "delta": delta, "finish_reason": "stop" if i == len(deltas) - 1 else None}
         data = json.dumps({"model": model, "choices": [choice]}, separators=(",", ":"))
         await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})

@@ -24,6 +24,8 @@ class Behaviour(BaseModel):
 
     answer: str = '{"label": "billing"}'
     latency_seconds: float = 0.0
+    chunk_seconds: float = 0.0
+    """Of a stream: before each part."""
     error_rate: float = 0.0
     """HTTP 500."""
     invalid_rate: float = 0.0

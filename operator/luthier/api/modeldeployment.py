@@ -68,6 +68,15 @@ class GatewayOptions(KubeModel):
     path_prefix: Annotated[
         str, Field(default="/", max_length=128, pattern=r"^/[A-Za-z0-9/_.-]*$", description="Requests below this path.")
     ]
+    request_timeout_seconds: Annotated[
+        int,
+        Field(
+            default=600,
+            ge=1,
+            le=86_400,
+            description="The longest answer: the gateway cuts later ones off, and a pod that goes lets them end.",
+        ),
+    ]
 
 
 class Pause(KubeModel):

@@ -29,9 +29,8 @@ WITHDRAWN_ANNOTATION = f"{GROUP}/withdrawn"
 """On the route, written with the weight 0: a rollback whose status write was lost is finished, not undone."""
 DRAIN_SECONDS = 5
 """Before SIGTERM: gateways need a moment to learn that a pod is going."""
-GRACE_SECONDS = 120
-ROUTE_TIMEOUT = "600s"
-"""The gateway's own default of 15 s would cut long answers off."""
+STOP_SECONDS = 15
+"""What a pod needs to stop beside the answers that it lets end: noticing, and giving memory back."""
 _PROBE_SECONDS = 2
 
 
@@ -53,6 +52,7 @@ def build_template(owner: Json, spec: ModelDeploymentSpec, model: Model, *, name
         response_schema=spec.response_schema,
         forbidden_texts=tuple(spec.safety.forbidden_texts) if spec.safety else (),
         cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
+        drain_seconds=spec.gateway.request_timeout_seconds,
     )
     threads = settings.omp_num_threads or whole_cpus(resources)
     container = build_container(
@@ -88,7 +88,8 @@ def build_template(owner: Json, spec: ModelDeploymentSpec, model: Model, *, name
             containers=[container],
             volumes=[*claim_volumes(claims), *scratch_volumes(shm=True)],
             scheduling=spec.scheduling,
-            grace_seconds=GRACE_SECONDS,
+            # Idle pods stop at once; one with an answer in progress stays as long as the gateway waits for it.
+            grace_seconds=DRAIN_SECONDS + config.linger_seconds + config.drain_seconds + STOP_SECONDS,
         ),
     }
 
@@ -172,7 +173,8 @@ def build_route(
             {
                 "matches": [{"path": {"type": "PathPrefix", "value": spec.gateway.path_prefix}}],
                 "backendRefs": [_backend(owner, backend) for backend in backends],
-                "timeouts": {"request": ROUTE_TIMEOUT},
+                # The gateway's own default of 15 s would cut long answers off.
+                "timeouts": {"request": f"{spec.gateway.request_timeout_seconds}s"},
             }
         ],
     }
