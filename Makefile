@@ -14,7 +14,7 @@ CLUSTER ?= luthier
 LEFTOVERS := -W ignore::pytest.PytestUnraisableExceptionWarning
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/hack
 
-.PHONY: help install venv generate verify lint unit simulation flood faults api-test node-test image-test test demo demo-down
+.PHONY: help install venv generate verify lint unit simulation flood faults api-test node-test image-test test bench-rollout demo demo-down
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ test: install ## Everything: lint, unit, API server, images, real node (root)
 	@echo "[test 3/5] real API server"; hack/cluster deps; $(MAKE) --no-print-directory api-test
 	@echo "[test 4/5] inside the images"; $(MAKE) --no-print-directory image-test
 	@echo "[test 5/5] real node, whole chain"; $(MAKE) --no-print-directory node-test
+
+bench-rollout: install ## A thousand changes of weight under load, and the way through the gateway (root, ten minutes)
+	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(BIN)/python -m bench.rollout $(ARGS)
 
 demo: ## The main path for real: cluster, operator, training, evaluation, rollout, rollback (MODEL=smollm2|tiny)
 	@$(PYTHON) hack/demo --cluster $(CLUSTER) --model $(MODEL)
