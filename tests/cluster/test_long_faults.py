@@ -16,7 +16,7 @@ import pytest
 from factories import make_finetunejob
 from faults.crash import Run, compare, run
 from faults.lasting import Lasting, asked_afterwards, lasting, live
-from faults.lives import LIVES, NAN, PREPARED, TRAINED, Ending, Life, finetune, job_status, nobody, rollout
+from faults.lives import LIVES, NAN, PREPARED, TRAINED, Ending, Life, finetune, job_status, rollout
 from faults.rules import Rule
 from faults.settled import free_port
 from faults.world import World, open_world
@@ -97,8 +97,7 @@ def begin_timed(world: World) -> None:
 
 
 TIMED = replace(
-    rollout("deployment-promoted", nobody, "True/Promoted", {"r2": 100}),
-    begin=begin_timed,
+    rollout("deployment-promoted", "True/Promoted", {"r2": 100}, begin=begin_timed),
     settings={"own_clock": True},
 )
 RETRIED = replace(

@@ -1,9 +1,9 @@
 """The lives that are disturbed, by name; each kind has a file of its own."""
 
 from faults.lives.acts import ACTS
-from faults.lives.deployment import DEPLOYMENT, approve
+from faults.lives.deployment import DEPLOYMENT, approve, rollout
 from faults.lives.evaluation import EVALUATION, FOLDERS, SUITE, judged
-from faults.lives.finetune import FINETUNE, HANGS, PREPARED, TRAINED
+from faults.lives.finetune import FINETUNE, HANGS, NAN, PREPARED, TRAINED, finetune
 from faults.lives.life import Life, nobody
 from faults.lives.pods import Ending, job_status, play_pods
 from faults.lives.serving import MIN_SAMPLES, begin_first, first_serves
@@ -18,6 +18,7 @@ __all__ = [
     "HANGS",
     "LIVES",
     "MIN_SAMPLES",
+    "NAN",
     "PREPARED",
     "SUITE",
     "TRAINED",
@@ -25,9 +26,11 @@ __all__ = [
     "Life",
     "approve",
     "begin_first",
+    "finetune",
     "first_serves",
     "job_status",
     "judged",
     "nobody",
     "play_pods",
+    "rollout",
 ]
