@@ -67,6 +67,16 @@ def test_each_weight_waits_for_its_own_confirmation():
     assert world.run(600, until=lambda: answer(world) or world.status["stable"]["name"].startswith("r2-"))
 
 
+def test_the_watch_is_asked_for_with_the_weight_that_it_has():
+    watch = {"watchAfterPromotionSeconds": 60, "watchWeight": 5}
+    world = with_hooks(CONFIRM, steps=[{"setWeight": 50}], analysis={"metrics": [{"name": "ErrorRate"}]}, **watch)
+    world.successor()
+    assert world.run(60, until=lambda: asked(world))
+    answer(world)
+    assert world.run(60, until=lambda: [call.body["weight"] for call in asked(world)] == [50])
+    assert asked(world)[0].body["nextWeight"] == 95
+
+
 def test_nobody_is_asked_about_a_weight_that_something_else_holds():
     world = with_hooks(CONFIRM)
     world.pods_become = "pending"

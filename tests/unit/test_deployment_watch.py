@@ -137,6 +137,16 @@ def test_a_stable_without_pods_in_the_watch_gives_its_share_away_and_the_watch_e
     assert entry(world)["outcome"] == "Promoted"
 
 
+def test_what_the_candidate_got_while_the_stable_had_no_pods_is_no_wrong_split():
+    world = watched()
+    world.set_ready("r1", False)
+    world.run(60)
+    assert world.weights() == {"r1": 0, "r2": 100}
+    world.set_ready("r1", True)
+    assert world.run(SECONDS + 60, until=lambda: "candidate" not in world.status)
+    assert "SplitMismatch" not in {event.reason for event in world.events}
+
+
 def test_an_abort_in_the_watch_takes_the_candidate_back():
     world = watched()
     world.spec(rollout={"abort": {"revision": world.status["candidate"]["name"]}})

@@ -83,3 +83,15 @@ def test_the_time_in_which_the_candidate_had_no_pods_is_no_part_of_it():
     world.run(60)
     assert world.condition("Ready") == "False/WaitingForApproval"
     assert "SplitMismatch" not in world.status["rollout"]["analysis"]["message"]
+
+
+def test_a_route_that_is_made_again_is_judged_from_then_on():
+    world = serving(steps=[{"setWeight": 50}, {"analysis": {}}], analysis={"minSamples": 500})
+    request = world._request
+    with_leak(world, 0.6)
+    world.successor()
+    assert world.run(300, until=lambda: world.condition("Ready") == "False/SplitMismatch")
+    world._request = request
+    world.children = {key: child for key, child in world.children.items() if key[0] != "HTTPRoute"}
+    assert world.run(120, until=lambda: world.weights() == {"r1": 50, "r2": 50})
+    assert world.run(300, until=lambda: world.status["stable"]["name"].startswith("r2"))

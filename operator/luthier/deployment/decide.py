@@ -312,7 +312,8 @@ def _moved(
             "step": position.step,
             "weight": position.weight,
             "step_started_at": position.started_at,
-            "weight_in_force_at": position.in_force_at,
+            # A weight that this pass writes is not in force yet, though the step has had it before.
+            "weight_in_force_at": position.in_force_at if weight == case.weight_of(candidate.name) else None,
             "held_at": position.held_at,
             "held_seconds": position.held_seconds,
             "watch": watching.begun(rollout.watch, position, _newest(rollout, reading), gates_of(case.spec)),

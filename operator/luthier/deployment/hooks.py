@@ -15,6 +15,7 @@ from luthier.api.hooks import Hook, Notice
 from luthier.api.modeldeployment import ModelDeploymentStatus
 from luthier.deployment.case import Case
 from luthier.deployment.confirmations import Confirmations
+from luthier.deployment.rollout import weight_at
 from luthier.naming import short_hash
 from luthier.plan import Call, Event, Json
 from luthier.status import format_time
@@ -41,7 +42,7 @@ def questions(case: Case, status: ModelDeploymentStatus, reason: Reason) -> Iter
         return
     asked = confirmations(case)
     step = rollout.step + 1
-    wanted = 100 if step > len(rollout.steps) else rollout.steps[step - 1].set_weight
+    wanted = weight_at(rollout.steps, step, rollout.watch, rollout.weight)
     about = {"revision": candidate.name, "step": step, "weight": rollout.weight, "nextWeight": wanted}
     for hook in asked.hooks:
         body = {**_about(case, hook, asked.id_of(hook, step)), "event": "Confirm", **about}

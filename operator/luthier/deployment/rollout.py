@@ -187,8 +187,10 @@ def describe(plan: Sequence[Step], position: Position) -> str:
 
 def _confirm(position: Position, facts: Facts) -> Position:
     if not facts.in_force:
-        # Blind: what was sampled while it was in force is yet to be judged, and belongs to that time.
-        return position if facts.outcome == "Error" else replace(position, in_force_at=None)
+        # Blind: what was sampled while it was in force is yet to be judged, and belongs to that time. A split that is
+        # wrong was judged: what the route carries now is another one.
+        is_blind = facts.outcome == "Error" and facts.code != Reason.SPLIT_MISMATCH
+        return position if is_blind else replace(position, in_force_at=None)
     return position if position.in_force_at else replace(position, in_force_at=facts.now)
 
 
@@ -204,10 +206,7 @@ def _stop_clock(position: Position, facts: Facts) -> Position:
 
 def _enter(plan: Sequence[Step], position: Position, facts: Facts) -> Position:
     step = position.step + 1
-    wanted = plan[step - 1].set_weight if step <= len(plan) else 100
-    if step == len(plan) + 1 and facts.watch is not None:
-        wanted = 100 - facts.watch.weight
-    weight = position.weight if wanted is None else max(wanted, position.weight)
+    weight = weight_at(plan, step, facts.watch, position.weight)
     return Position(
         step=step,
         weight=weight,
@@ -215,6 +214,14 @@ def _enter(plan: Sequence[Step], position: Position, facts: Facts) -> Position:
         in_force_at=position.in_force_at if weight == position.weight else None,
         watch_ends_at=position.watch_ends_at,
     )
+
+
+def weight_at(plan: Sequence[Step], step: int, watch: WatchStatus | None, before: int) -> int:
+    """Return the candidate's share at a step, after the one that it had before: never less."""
+    if step <= len(plan):
+        return max(plan[step - 1].set_weight or 0, before)
+    share = watch.weight if watch is not None and step == len(plan) + 1 else 0
+    return max(100 - share, before)
 
 
 def _begin_watch(plan: Sequence[Step], position: Position, facts: Facts) -> Position:
