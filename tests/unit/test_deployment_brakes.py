@@ -225,3 +225,41 @@ async def test_the_setting_freezes_whatever_the_switch_says():
     made = switch(Server(None), [], always="migration")
     await made.look()
     assert made.reason() == "migration"
+
+
+@BRAKES
+def test_pods_that_come_back_in_a_step_get_no_traffic_until_the_brake_is_off(brake, reason):
+    world = serving()
+    world.successor()
+    assert world.run(60, until=lambda: world.weights().get("r2") == 10)
+    world.set_ready("r2", False)
+    world.tick()
+    assert world.weights() == {"r1": 100}
+    brake(world)
+    world.run(4)
+    assert world.condition("Ready") == "False/NoReadyPods"
+    world.set_ready("r2", True)
+    world.run(60)
+    assert world.weights() == {"r1": 100}
+    assert world.condition("Ready") == f"False/{reason}"
+    assert "its traffic is on the stable" in world.message("Ready")
+    release(world)
+    assert world.run(20, until=lambda: world.weights().get("r2") == 10), world.message("Ready")
+
+
+@BRAKES
+def test_in_place_the_weight_does_not_follow_more_pods_on_a_brake(brake, reason):
+    world = serving(capacity="InPlace", steps=[{"setWeight": 80}, {"pause": {}}])
+    world.spec(replicas=5)
+    world.run(10)
+    world.successor()
+    assert world.run(60, until=lambda: 0 < world.weights().get("r2", 0) < 80)
+    carried = world.weights()
+    brake(world)
+    world.run(60)
+    assert world.weights() == carried
+    assert world.condition("Ready") == f"False/{reason}"
+    assert f"80 %: held; {'outside' if reason == 'OutsideWindow' else ''}" in world.message("Ready")
+    assert f"it has {carried['r2']} % until then" in world.message("Ready")
+    release(world)
+    assert world.run(60, until=lambda: world.weights().get("r2") == 80), world.message("Ready")

@@ -101,6 +101,11 @@ class Case:
         """Say whether a person has decided for the candidate: the analysis does not."""
         return self.is_pinning or (self.promotion is not None and self.promotion.skip_analysis)
 
+    @property
+    def holding(self) -> Brake | None:
+        """Return the brake that keeps the candidate from more traffic; a pin is held by none."""
+        return None if self.is_pinning else self.brake
+
     def stable_lacks_pods(self) -> bool:
         """Say whether traffic moved to the stable would reach nobody."""
         return self.stable is not None and not self.ready(self.stable.name)

@@ -277,7 +277,7 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
         capacity=find_lacking(case, rollout),
         in_force=in_force and (rollout.weight == 0 or bool(case.ready(candidate.name))),
         gateway=find_missing_gateway(case) if route is not None else None,
-        brake=None if case.is_pinning else case.brake,
+        brake=case.holding,
         approved=case.acts.approved(candidate.name),
         pauses_approved=case.promotion is not None,
         confirmations=confirmations(case),

@@ -20,6 +20,8 @@ def find_share(case: Case, candidate: RevisionStatus, position: Position, readin
         return 100  # It has passed every step: better all on it than a share on nobody.
     if carried >= position.weight or case.stable_lacks_pods():
         return position.weight
+    if case.stable is not None and case.holding is not None:
+        return carried  # Pods that become ready, or back, in a step give it no more either.
     if case.stable is not None and not case.is_forced and _is_blind(reading):
         return carried  # Who took it away, and why, may have gone with the route: no data is no reason to give it.
     return sizing.takes(case, position.weight)
@@ -34,6 +36,10 @@ def explain_share(
     case: Case, candidate: RevisionStatus, position: Position, weight: int, reading: Reading | None
 ) -> Stay:
     """Say why the candidate has not the weight of its step."""
+    rest = f"it has {weight} % until then" if weight else "its traffic is on the stable"
+    if case.stable is not None and case.holding is not None and case.ready(candidate.name):
+        held = f"{position.weight} %: held; {case.holding.message}; {rest}"
+        return Stay(reason=case.holding.reason, message=held, until=case.holding.until)
     reason, why = Reason.ROLLING_OUT, sizing.lacking(case, position.weight)
     if not case.ready(candidate.name):
         reason, why = Reason.NO_READY_PODS, why or "no pod is ready"
@@ -44,7 +50,6 @@ def explain_share(
             Reason.METRICS_UNAVAILABLE,
             "the route has not got it, and it comes back when Prometheus has samples",
         )
-    rest = f"it has {weight} % until then" if weight else "its traffic is on the stable"
     return Stay(reason=reason, message=f"{position.weight} %: {why}; {rest}")
 
 
