@@ -253,3 +253,18 @@ def test_in_place_an_interruption_gives_the_stable_its_pods_back_and_resumes():
     if name in world.pods:
         replace(world, name)
     assert world.run(60, until=lambda: world.weights().get("r2") == 10), world.message("Ready")
+
+
+def test_a_held_interruption_is_approved_by_annotation_too():
+    world = rolling(replicas=2)
+    lose(world, "r1")
+    name = lose(world, "r2")
+    world.tick()
+    replace(world, name)
+    world.run(10)
+    assert world.condition("Ready") == "False/RolloutHeld"
+    revision = world.status["candidate"]["name"]
+    world.obj["metadata"].setdefault("annotations", {})["luthier.dev/approve"] = f"{revision}/1"
+    world.run(10)
+    assert world.condition("Ready") != "False/RolloutHeld", world.message("Ready")
+    assert world.status["rollout"]["interruption"].get("at") is None

@@ -114,9 +114,9 @@ def _back(steps: Sequence[Step], weight: int) -> tuple[int, int]:
 
 def _is_held(case: Case, rollout: RolloutStatus) -> bool:
     """Say whether people have to let it go on: it happens again and again, or to both sides at once."""
-    interruption, candidate, approve = rollout.interruption, case.candidate, case.spec.rollout.approve
+    interruption, candidate = rollout.interruption, case.candidate
     assert interruption is not None
-    if approve and candidate and (approve.revision, approve.step) == (candidate.name, rollout.step):
+    if candidate and rollout.step in case.acts.approved(candidate.name):
         return False
     return interruption.held or interruption.count > MAX_RESUMES or _stable_lost_too(case, interruption)
 
