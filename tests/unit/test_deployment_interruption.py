@@ -255,6 +255,118 @@ def test_in_place_an_interruption_gives_the_stable_its_pods_back_and_resumes():
     assert world.run(60, until=lambda: world.weights().get("r2") == 10), world.message("Ready")
 
 
+# What ends a wait that nobody else would
+
+
+def lose_both(world: World) -> str:
+    """Let the stable lose every pod and the candidate one, in the same minute."""
+    world.set_ready("r1", False)
+    lose(world, "r1")
+    name = lose(world, "r2")
+    world.tick()
+    return name
+
+
+def skip_analysis(world: World) -> None:
+    act = {"revision": world.status["candidate"]["name"], "skipAnalysis": True, "by": "alice", "reason": "r1 is gone"}
+    world.spec(rollout={"promote": act})
+
+
+def is_promoted(world: World) -> bool:
+    return world.status["stable"]["name"].startswith("r2-")
+
+
+def test_a_promotion_without_analysis_gets_a_rollout_out_whose_both_sides_lost_pods():
+    world = rolling(replicas=4)
+    name = lose_both(world)
+    replace(world, name)
+    world.run(60)
+    assert world.condition("Ready") == "False/RolloutHeld"
+    assert world.weights() == {"r1": 50, "r2": 50}
+    assert "keeps 50 %, the stable has no ready pod" in world.message("Ready")
+    assert "step: 1} to go on at step 3, 50 %" in world.message("Ready")
+    skip_analysis(world)
+    seen = []
+    assert world.run(60, until=lambda: seen.append(world.weights()["r2"]) or is_promoted(world)), seen
+    assert set(seen) <= {50, 100}  # nothing went back to a stable without pods
+    assert world.weights() == {"r2": 100}
+
+
+def test_a_promotion_without_analysis_waits_for_lost_pods_anew_and_is_interrupted_by_none():
+    world = rolling(replicas=4)
+    world.spec(progressDeadlineSeconds=30)
+    name = lose_both(world)
+    world.run(60)
+    skip_analysis(world)
+    world.run(20)
+    assert "rejected" not in world.status
+    assert "1 of 2 pods of r2" in world.message("Ready")
+    replace(world, name)
+    assert world.run(60, until=lambda: is_promoted(world)), world.message("Ready")
+
+
+def test_a_candidate_whom_a_person_decided_for_keeps_its_traffic_when_it_loses_a_pod():
+    world = rolling(replicas=4)
+    skip_analysis(world)
+    world.spec(suspend=True)  # so that it does not arrive at once
+    lose(world, "r2")
+    world.run(10)
+    assert world.weights() == {"r1": 50, "r2": 50}
+    assert "interruption" not in world.status["rollout"]
+
+
+def test_an_interruption_ends_where_it_was_when_the_stable_cannot_take_the_traffic():
+    world = rolling(replicas=4)
+    world.set_ready("r1", False)
+    name = lose(world, "r2")
+    world.tick()
+    assert world.condition("Ready") == "False/Interrupted"
+    replace(world, name)
+    world.run(10)
+    assert (world.condition("Ready"), world.weights()) == ("False/WaitingForApproval", {"r1": 50, "r2": 50})
+    assert world.status["rollout"]["step"] == 4
+    world.set_ready("r1", True)
+    world.spec(rollout={"approve": {"revision": world.status["candidate"]["name"], "step": 4}})
+    assert world.run(60, until=lambda: is_promoted(world)), world.message("Ready")
+
+
+def test_an_interruption_in_the_watch_begins_the_watch_anew_when_the_stable_has_no_pods():
+    world = rolling(replicas=4, steps=[{"setWeight": 50}, {"pause": {}}], watchAfterPromotionSeconds=100)
+    world.spec(rollout={"approve": {"revision": world.status["candidate"]["name"], "step": 2}})
+    assert world.run(100, until=lambda: world.condition("Reconciling") == "True/Watching")
+    world.set_ready("r1", False)
+    world.settle()
+    assert world.weights()["r2"] == 100
+    name = lose(world, "r2")
+    world.tick()
+    assert world.condition("Ready") == "False/Interrupted"
+    replace(world, name)
+    watch = world.status["rollout"]["watch"]
+    seen = []
+    world.run(20, until=lambda: seen.append(world.weights()["r2"]))
+    assert (min(seen) >= 100 - watch["weight"], seen[-1]) == (True, 100), seen
+    assert world.condition("Reconciling") == "True/Watching"
+    assert world.status["rollout"]["step"] == 3
+
+
+def test_in_place_a_pin_goes_on_when_both_sides_lost_a_pod():
+    world = rolling(replicas=4, capacity="InPlace", steps=[{"setWeight": 50}, {"pause": {}}])
+    name = world.status["candidate"]["name"]
+    world.spec(rollout={"promote": {"revision": name, "skipAnalysis": True, "by": "alice", "reason": "known"}})
+    assert world.run(60, until=lambda: is_promoted(world))
+    world.run(80)
+    first = next(e["revision"] for e in world.status["history"] if e["revision"].startswith("r1-"))
+    world.spec(rollout={"promote": None, "pin": {"revision": first, "by": "alice", "reason": "r2 is rude"}})
+    assert world.run(60, until=lambda: 0 < world.weights().get("r1", 0) < 100)
+    lost = [lose(world, "r2"), lose(world, "r1")]
+    world.run(10)
+    assert "interruption" not in world.status["rollout"], world.message("Ready")
+    for gone in lost:
+        if gone in world.pods:
+            replace(world, gone)
+    assert world.run(60, until=lambda: world.weights() == {"r1": 100}), world.message("Ready")
+
+
 def test_a_held_interruption_is_approved_by_annotation_too():
     world = rolling(replicas=2)
     lose(world, "r1")

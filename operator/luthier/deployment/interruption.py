@@ -27,15 +27,20 @@ SAME_MINUTE = timedelta(seconds=60)
 
 
 def find_interruption(case: Case) -> RolloutStatus | None:
-    """Return the rollout as an interruption leaves it; None: there is none, or it may resume."""
+    """Return the rollout as an interruption leaves it; None: there is none, or it may resume.
+
+    Whom a person has decided for is not interrupted: pods and the gateway alone hold it up (`share`).
+    """
     rollout = case.status.rollout
-    if rollout is None or case.candidate is None:
+    if rollout is None or case.candidate is None or case.is_forced:
         return None
     if not is_interrupted(rollout):
         loss = loss_of(case.spec, case.status, case.seen)
         return _begun(case, rollout, loss) if loss is not None else None
     held = _is_held(case, rollout)
-    if held or case.weight_of(case.candidate.name) > 0 or _lacks_pods(case, rollout):
+    # What a stable without pods cannot take is no reason to wait: it may never have any again.
+    is_leaving = case.weight_of(case.candidate.name) > 0 and not case.stable_lacks_pods()
+    if held or is_leaving or _lacks_pods(case, rollout):
         assert rollout.interruption is not None
         return rollout.model_copy(update={"interruption": rollout.interruption.model_copy(update={"held": held})})
     return None
@@ -47,7 +52,9 @@ def resumed(case: Case, rollout: RolloutStatus) -> RolloutStatus:
         return rollout
     assert rollout.interruption is not None
     over = rollout.interruption.model_copy(update={"at": None, "held": False, "resumed_at": case.now})
-    return rollout.model_copy(update={"interruption": over, "step_started_at": case.now})
+    step, weight = _kept(case, rollout)
+    update = {"interruption": over, "step": step, "weight": weight, "step_started_at": case.now}
+    return rollout.model_copy(update=update)
 
 
 def interrupt(case: Case, rollout: RolloutStatus) -> Decision:
@@ -112,6 +119,16 @@ def _back(steps: Sequence[Step], weight: int) -> tuple[int, int]:
     return smaller[-1] if smaller else weights[0] if weights else (len(steps), 0)
 
 
+def _kept(case: Case, rollout: RolloutStatus) -> tuple[int, int]:
+    """Return the step to go on from, with its weight: none that would send traffic back to a stable without pods."""
+    carried = case.weight_of(case.candidate.name) if case.candidate else 0
+    if carried <= rollout.weight or not case.stable_lacks_pods():
+        return rollout.step, rollout.weight
+    last = (len(rollout.steps) + 1, 100 - rollout.watch.weight if rollout.watch else 100)
+    weights = [(number, step.set_weight) for number, step in enumerate(rollout.steps, 1) if step.set_weight]
+    return next((found for found in weights if found[1] >= carried), last)
+
+
 def _is_held(case: Case, rollout: RolloutStatus) -> bool:
     """Say whether people have to let it go on: it happens again and again, or to both sides at once."""
     interruption, candidate = rollout.interruption, case.candidate
@@ -138,8 +155,11 @@ def _lacks_pods(case: Case, rollout: RolloutStatus) -> bool:
 def _message(case: Case, rollout: RolloutStatus, interruption: InterruptionStatus) -> str:
     candidate = case.candidate
     assert candidate is not None
-    where = f"step {rollout.step}, {rollout.weight} %"
-    lost = f"{candidate.name} has no traffic: {interruption.message}"
+    step, weight = _kept(case, rollout)
+    where = f"step {step}, {weight} %"
+    carried = case.weight_of(candidate.name) if case.stable_lacks_pods() else 0
+    has = f"keeps {carried} %, the stable has no ready pod" if carried else "has no traffic"
+    lost = f"{candidate.name} {has}: {interruption.message}"
     if interruption.held:
         why = "the third time" if interruption.count > MAX_RESUMES else "the stable lost pods in the same minute"
         way_out = f"set spec.rollout.approve to {{revision: {candidate.name}, step: {rollout.step}}} to go on"

@@ -167,11 +167,12 @@ def trouble_of(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: O
     if candidate is None or rollout is None:
         return None
     deadline = timedelta(seconds=spec.progress_deadline_seconds)
+    resumed_at = rollout.interruption.resumed_at if rollout.interruption else None
     return find_trouble(
         seen.pods_of(candidate.name),
         seen.deployment(candidate.name),
         replicas=_asked_for(seen.deployment(candidate.name), spec.replicas),
-        since=rollout.started_at,
+        since=max(rollout.started_at, resumed_at or rollout.started_at),
         # Whoever suspends or freezes a rollout stops its clock too; what the platform took is no fault of it.
         deadline=timedelta.max if spec.suspend or seen.freeze is not None or is_interrupted(rollout) else deadline,
         now=seen.now,
