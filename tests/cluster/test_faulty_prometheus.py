@@ -120,7 +120,7 @@ def replayed(world: World) -> None:
 
 
 def two_candidate_pods(world: World) -> None:
-    world.stage.change(replicas=2)
+    world.stage.change(replicas=5)  # a quarter of the traffic needs two
     world.stage.mangle = of_one_pod
 
 
