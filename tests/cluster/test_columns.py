@@ -8,35 +8,27 @@ from typing import Any
 
 import pytest
 
+from servinglife import serving
 from servingworld import Behaviour, World
 
 pytestmark = pytest.mark.cluster
 TABLE = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
 STEPS = [{"setWeight": 10}, {"analysis": {}}, {"setWeight": 50}, {"pause": {}}]
-ANALYSIS = {"minSamples": 50, "intervalSeconds": 2, "metrics": [{"name": "ErrorRate"}]}
-
-
-def serving() -> World:
-    world = World(rate=20)
-    world.spec(rollout={"steps": STEPS, "analysis": ANALYSIS})
-    world.settle()
-    world.run(20)
-    return world
 
 
 def settled() -> World:
-    return serving()
+    return serving(steps=STEPS)
 
 
 def in_a_step() -> World:
-    world = serving()
+    world = serving(steps=STEPS)
     world.successor()
     world.run(10)
     return world
 
 
 def at_a_pause() -> World:
-    world = serving()
+    world = serving(steps=STEPS)
     world.successor()
     assert world.run(300, until=lambda: world.condition("Ready") == "False/WaitingForApproval")
     world.settle()
@@ -44,7 +36,7 @@ def at_a_pause() -> World:
 
 
 def rolled_back() -> World:
-    world = serving()
+    world = serving(steps=STEPS)
     world.behaviour["r2"] = Behaviour(errors=0.2)
     world.successor()
     assert world.run(300, until=lambda: "candidate" not in world.status)

@@ -16,6 +16,7 @@ from luthier.plan import Call, HookAnswer, Key
 from luthier.settings import Settings
 from servinglife import entry, serving
 from servingworld import Behaviour, Killed, World
+from waiting import until_async
 
 CONFIRM = {"name": "board", "type": "Confirm", "url": "https://board.example/ask"}
 EVENT = {"name": "chat", "type": "Event", "url": "https://chat.example:8443/say"}
@@ -211,12 +212,6 @@ def call(id_: str = "a", url: str = "https://board.example/ask") -> Call:
     return Call(id=id_, url=url, body={"id": id_})
 
 
-async def until(condition) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
-
-
 def caller(post, tmp_path, changed=None, *, secret: bytes = SECRET) -> HookCaller:
     path = tmp_path / "key"
     path.write_bytes(secret + b"\n")
@@ -233,7 +228,7 @@ async def test_a_call_is_made_once_while_it_is_wanted_and_its_answer_enqueues(tm
 
     made = caller(post, tmp_path, changed)
     made.want(KEY, [call()])
-    await until(lambda: changed)
+    await until_async(lambda: changed, "an answer")
     made.want(KEY, [call()])
     assert made.answers(KEY) == {"a": HookAnswer(ok=True, message="HTTP 204")}
     assert (len(posts), changed) == (1, [KEY])
@@ -262,7 +257,7 @@ async def test_what_fails_is_tried_again_until_it_is_not_wanted(tmp_path, monkey
     made = HookCaller(post, key_file=tmp_path / "key", changed=lambda key: seen.append(made.answers(key)["a"].message))
     (tmp_path / "key").write_bytes(SECRET)
     made.want(KEY, [call()])
-    await until(lambda: len(seen) == 4)
+    await until_async(lambda: len(seen) == 4, "four calls")
     assert seen == ["HTTP 500", "refused", "HTTP 302", "HTTP 200"]
     made.stop()
 
@@ -278,7 +273,7 @@ async def test_without_a_key_nothing_is_sent(tmp_path, secret, says):
     else:
         made = caller(post, tmp_path, changed, secret=secret)
     made.want(KEY, [call()])
-    await until(lambda: changed)
+    await until_async(lambda: changed, "an answer")
     assert says in made.answers(KEY)["a"].message
     made.stop()
 
@@ -304,7 +299,7 @@ async def test_no_redirect_is_followed_and_silence_is_a_no(tmp_path, monkeypatch
     async with aiohttp.ClientSession() as session:
         made = caller(poster(session), tmp_path, changed)
         made.want(KEY, [call("a", f"{base}/ask"), call("b", f"{base}/slow")])
-        await until(lambda: len(made.answers(KEY)) == 2)
+        await until_async(lambda: len(made.answers(KEY)) == 2, "two answers")
         assert made.answers(KEY)["a"] == HookAnswer(ok=False, message="HTTP 302")
         assert "no answer within" in made.answers(KEY)["b"].message
         assert sorted(visited) == ["/ask", "/slow"]
