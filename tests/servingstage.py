@@ -21,7 +21,9 @@ import httpx
 from factories import make_evaluation
 from fastworld import told
 from luthier.naming import REVISION_LABEL, ROLE_LABEL
+from luthier.router import route_weights
 from podservers import PodServers
+from routes import weights_in
 from waiting import until
 
 Json = dict[str, Any]
@@ -80,7 +82,7 @@ class Stage(threading.Thread):
         """By revision number ("r2"): the container status of its pods, which never get ready."""
         self.lags: Callable[[Json], bool] = lambda route: False
         """Which routes the gateway has not taken up yet: requests go where the one before says."""
-        self._taken: dict[str, list[Json]] = {}
+        self._taken: dict[str, dict[str, int]] = {}
         """Backends of each route as the gateway has them, by its UID."""
         self.started_at: str | None = None
         """When the containers have started, if the kubelet says so."""
@@ -201,7 +203,7 @@ class Stage(threading.Thread):
     def _accept(self, route: Json) -> None:
         if self.lags(route):
             return
-        self._taken[route["metadata"]["uid"]] = route["spec"]["rules"][0]["backendRefs"]
+        self._taken[route["metadata"]["uid"]] = route_weights(route)
         generation = route["metadata"]["generation"]
         parents = route.get("status", {}).get("parents", [])
         if parents and parents[0]["conditions"][0]["observedGeneration"] == generation:
@@ -213,9 +215,9 @@ class Stage(threading.Thread):
 
     def _send(self, pods: list[Json], routes: list[Json], seconds: float) -> None:
         for route in routes:
-            for backend in self._taken.get(route["metadata"]["uid"], ()):
-                mine = [p for p in pods if p["metadata"]["name"].startswith(backend["name"] + "-")]
-                for _ in range(round(self.rate * seconds * backend["weight"] / 100 + self._random.random())):
+            for service, weight in self._taken.get(route["metadata"]["uid"], {}).items():
+                mine = [p for p in pods if p["metadata"]["name"].startswith(service + "-")]
+                for _ in range(round(self.rate * seconds * weight / 100 + self._random.random()) if weight else 0):
                     if mine:
                         self._request(self._random.choice(mine))
 
@@ -224,11 +226,10 @@ class Stage(threading.Thread):
         if key in self._noted:  # its acceptance could not be written the last time
             return
         self._noted.add(key)
-        found = {}
-        for backend in route["spec"]["rules"][0]["backendRefs"]:
-            found[revision_in(backend["name"])] = backend["weight"]
-        self.timeline.append((found, self._sent))
-        self._sent = {}
+        found = weights_in(route)
+        if not self.timeline or self.timeline[-1][0] != found:
+            self.timeline.append((found, self._sent))
+            self._sent = {}
 
     def violations(self, judged: dict[int, int], *, may_return: frozenset[str] = frozenset()) -> Iterator[str]:
         """Say what no rollout may do, in the routes that were seen.
@@ -306,11 +307,7 @@ class Stage(threading.Thread):
         return f"{found['status']}/{found['reason']}" if found else None
 
     def weights(self) -> dict[str, int]:
-        found = {}
-        for route in self.list("httproutes"):
-            for backend in route["spec"]["rules"][0]["backendRefs"]:
-                found[revision_in(backend["name"])] = backend["weight"]
-        return found
+        return {number: weight for route in self.list("httproutes") for number, weight in weights_in(route).items()}
 
     def stable(self) -> str:
         return self.status().get("stable", {}).get("name", "-").partition("-")[0]
@@ -342,13 +339,6 @@ class Stage(threading.Thread):
         self.evaluation(f"eval-{number}", "sha256:" + (str(number) * 64)[:64])
         model = {"artifactUri": f"pvc://artifacts/v{number}", "baseModelUri": "pvc://models/smol"}
         self.change(model=model, requireEvaluation={"name": f"eval-{number}"})
-
-
-def revision_in(name: str) -> str:
-    """Return `r2` of a child's name."""
-    found = re.search(r"-(r\d+)-", name)
-    assert found, name
-    return found[1]
 
 
 def number_of(pod: Json) -> str:

@@ -45,7 +45,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """The route as it should be: weights by Service name, in percent, summing to 100.
+    """The route as it should be: weights by Service name, in percent, summing to 100; 0 keeps somebody ready.
 
     `manifest` is the whole HTTPRoute; the router writes it with the resourceVersion that was read.
     """

@@ -120,23 +120,27 @@ class Reconciler:
         plan = controller.decide(obj, observed)
         if plan.status_first:
             obj = await self._write_status(obj, plan.status)
-        await self._apply(plan)
+        wait = await self._apply(plan)
         if not plan.status_first:
             obj = await self._write_status(obj, plan.status)
         await self._post(obj, plan.events)
         self._calls(key, plan.calls)
-        return Done(requeue_after=plan.requeue_after)
+        waits = [seconds for seconds in (plan.requeue_after, wait) if seconds is not None]
+        return Done(requeue_after=min(waits, default=None))
 
-    async def _apply(self, plan: Plan) -> None:
+    async def _apply(self, plan: Plan) -> float | None:
+        """Write children and route; return in how many seconds the route has to be written on, if it has."""
+        wait = None
         # Who gains traffic needs pods and a Service first; who loses it must not wait for a write that may be refused.
         if not plan.status_first and plan.traffic is not None:
-            await self._router.write(plan.traffic)
+            wait = await self._router.write(plan.traffic)
         for manifest in plan.apply:
             await self._children.ensure(manifest)
         if plan.status_first and plan.traffic is not None:
-            await self._router.write(plan.traffic)
+            wait = await self._router.write(plan.traffic)
         for ref in plan.delete:
             await self._children.delete(ref)
+        return wait
 
     async def _write_status(self, obj: Json, wanted: Json) -> Json:
         """Write a status when it differs, refused when the object is not the one that was decided on."""

@@ -1,26 +1,40 @@
 """Traffic between revisions: one HTTPRoute, written whole with explicit weights and the version that was read.
 
 `rules` and `backendRefs` are atomic lists, and a missing weight means 1 (a real 50/50): so no apply, no merge.
-The pure functions read weights back; what a step wants is decided elsewhere.
+What a step wants is decided elsewhere; the way there, in steps that fail no request, is `luthier.backends`.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from luthier.backends import next_backends, shares
 from luthier.children import says, stamped, verify
 from luthier.errors import Conflict
 from luthier.kube import Kube
-from luthier.plan import Json, Traffic
+from luthier.plan import Json, Manifest, Traffic
 from luthier.resources import HTTPROUTE
 from luthier.store import Store
+
+SETTLE_SECONDS = 1.0
+"""From the gateway's confirmation until its proxies have what it confirmed."""
+UNCONFIRMED_SECONDS = 30.0
+"""A gateway that does not confirm a change of the list for so long is not waited for."""
 
 
 class Router(Protocol):
     """What a gateway has to offer."""
 
-    async def write(self, traffic: Traffic) -> None:
-        """Set the weights; an equal route is not written.
+    async def write(self, traffic: Traffic) -> float | None:
+        """Bring the weights closer to what is wanted; an equal route is not written.
+
+        Less traffic is in the first write. Who had none gets it in a later one.
+
+        Returns:
+            In how many seconds, at the latest, to call again; None: the route says what is wanted.
 
         Raises:
             Conflict: The route is not the one that was read.
@@ -29,40 +43,85 @@ class Router(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """Since when a route's generation is known, and confirmed."""
+
+    generation: int
+    known_at: float
+    confirmed_at: float | None
+
+
 class HttpRouteRouter:
     """The Gateway API."""
 
-    def __init__(self, kube: Kube, store: Store) -> None:
+    def __init__(self, kube: Kube, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube = kube
         self._store = store
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+        """By UID. In memory only: a new process waits once more."""
 
-    async def write(self, traffic: Traffic) -> None:
-        """Set the weights; see `Router`."""
-        wanted = stamped(traffic.manifest)
-        metadata = wanted["metadata"]
+    async def write(self, traffic: Traffic) -> float | None:
+        """Bring the weights closer to what is wanted; see `Router`."""
+        manifest = traffic.manifest
+        metadata = manifest["metadata"]
         live = self._store.find(HTTPROUTE, metadata["namespace"], metadata["name"])
         if live is None:
             live = await self._kube.get(HTTPROUTE, metadata["namespace"], metadata["name"])
         if live is None:
-            self._store.wrote(await self._kube.create(wanted))
-            return
-        verify(wanted, live)
+            self._store.wrote(await self._kube.create(stamped(manifest)))
+            return None
+        verify(manifest, live)
+        refs, goal = _backends(live), _backends(manifest)
+        now = next_backends(refs, goal, settled=self._wait(live) <= 0)
+        is_last = next_backends(now, goal, settled=True) == now
+        wanted = stamped(_with_backends(manifest, now))
         if says(live, wanted, whole_lists=True):
-            return
+            return self._go_on(live, is_last=is_last)
         if traffic.resource_version is None:
             raise Conflict(409, f"the route {metadata['name']} was absent when it was read, and is there now")
-        metadata["resourceVersion"] = traffic.resource_version
-        self._store.wrote(await self._kube.replace(wanted))
+        wanted["metadata"]["resourceVersion"] = traffic.resource_version
+        written = await self._kube.replace(wanted)
+        self._store.wrote(written)
+        return self._go_on(written, is_last=is_last)
+
+    def _go_on(self, route: Json, *, is_last: bool) -> float | None:
+        if not is_last:
+            return max(self._wait(route), 0.0)
+        self._seen.pop(route["metadata"]["uid"], None)
+        return None
+
+    def _wait(self, route: Json) -> float:
+        """Return for how many seconds the list should stay as it is."""
+        uid, generation, now = route["metadata"]["uid"], route["metadata"].get("generation", 0), self._clock()
+        seen = self._seen.get(uid)
+        if seen is None or seen.generation != generation:
+            seen = _Seen(generation=generation, known_at=now, confirmed_at=None)
+        if seen.confirmed_at is None and route_in_force(route):
+            seen = _Seen(generation=generation, known_at=seen.known_at, confirmed_at=now)
+        self._seen[uid] = seen
+        if seen.confirmed_at is None:
+            return seen.known_at + UNCONFIRMED_SECONDS - now
+        return seen.confirmed_at + SETTLE_SECONDS - now
+
+
+def _backends(route: Json) -> list[Json]:
+    rules = route.get("spec", {}).get("rules") or [{}]
+    found: list[Json] = rules[0].get("backendRefs", [])
+    return found
+
+
+def _with_backends(manifest: Manifest, backends: list[Json]) -> Manifest:
+    spec = manifest["spec"]
+    first, *others = spec["rules"]
+    rules = [{**first, "backendRefs": backends}, *others]
+    return {**manifest, "metadata": dict(manifest["metadata"]), "spec": {**spec, "rules": rules}}
 
 
 def route_weights(route: Json) -> dict[str, int]:
-    """Return the weight of each Service of the route's first rule; an absent weight is 1, as the gateway takes it."""
-    rules = route.get("spec", {}).get("rules") or [{}]
-    weights: dict[str, int] = {}
-    for backend in rules[0].get("backendRefs", ()):
-        if backend.get("kind", "Service") == "Service":
-            weights[backend["name"]] = weights.get(backend["name"], 0) + int(backend.get("weight", 1))
-    return weights
+    """Return the percentage of each Service of the route's first rule; see `shares`."""
+    return shares(_backends(route))
 
 
 def route_in_force(route: Json) -> bool:

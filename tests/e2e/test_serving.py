@@ -71,7 +71,7 @@ def test_every_request_and_every_stream_is_whole_through_a_rollout(world: Servin
         world.deploy("v2", rollout=rollout(*paused))
         until(lambda: world.has_ended(2, "Promoted"), "the second revision serves", seconds=240)
         until(lambda: not world.pods(first(world)), "the old pods are gone", seconds=120)
-    assert clients.failed() == {}
+    assert clients.failed() == {}, clients.complaints()
     assert sum(r.streamed for r in clients.done) > 100
     assert {r.revision for r in clients.done if r.streamed} == {"r1", "r2"}
 
@@ -97,8 +97,8 @@ def test_pods_of_both_sides_that_are_deleted_at_a_quarter_cost_no_request(world:
         whole = time.monotonic()
         until(lambda: len(clients.since(whole)) > 400, "400 requests")
         assert within_binomial_bound(clients, whole, 25)
-    assert clients.failed() == {}
-    assert listeners.failed() == {}
+    assert clients.failed() == {}, clients.complaints()
+    assert listeners.failed() == {}, listeners.complaints()
 
 
 def ready(world: ServingNode, revision: str) -> int:

@@ -10,7 +10,7 @@ import yaml
 
 from faults.world import World
 from luthier.naming import REVISION_LABEL, ROLE_LABEL
-from servingstage import revision_in
+from routes import revision_in, weights_in
 from waiting import until
 
 Json = dict[str, Any]
@@ -93,8 +93,7 @@ def children_of(world: World) -> dict[str, str]:
         if number := _number(record):
             found[f"ControllerRevision {number}"] = record["data"]["hash"]
     for route in world.stage.list("httproutes"):
-        refs = route["spec"]["rules"][0]["backendRefs"]
-        found["HTTPRoute"] = ", ".join(f"{revision_in(b['name'])} {b.get('weight')}" for b in refs)
+        found["HTTPRoute"] = ", ".join(f"{number} {weight}" for number, weight in weights_in(route).items())
         found["HTTPRoute's Gateways"] = str([p["name"] for p in route["spec"]["parentRefs"]])
     return found
 
@@ -111,6 +110,4 @@ def all_children(world: World) -> list[Json]:
 def written_weights(world: World, *, since: int = 0) -> list[dict[str, int]]:
     """Return the weights of each route that the operator wrote; a conflict is none."""
     found = [w for w in world.proxy.writes[since:] if "/httproutes" in w.path and w.status != 409]
-    routes = [yaml.safe_load(w.body) for w in found]
-    backends = [route["spec"]["rules"][0]["backendRefs"] for route in routes]
-    return [{revision_in(b["name"]): b["weight"] for b in refs} for refs in backends]
+    return [weights_in(yaml.safe_load(w.body)) for w in found]

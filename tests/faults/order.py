@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from faults.proxy import Write
-from servingstage import revision_in
+from routes import weights_in
 
 Json = dict[str, Any]
 
@@ -28,7 +28,7 @@ def order_violations(writes: Iterable[Write], *, route: dict[str, int], status: 
         if write.status >= 400 or not write.body:
             continue
         if "/httproutes" in write.path:
-            routes.append(_weights(json.loads(write.body)))
+            routes.append(weights_in(json.loads(write.body)))
             yield from _unannounced(write, routes[-2], routes[-1], status)
         elif "/modeldeployments/" in write.path and write.path.endswith("/status"):
             status = json.loads(write.body).get("status", {})
@@ -59,8 +59,3 @@ def _untrue(write: Write, routes: list[dict[str, int]], status: Json) -> Iterato
 
 def _name(status: Json, side: str) -> str:
     return str((status.get(side) or {}).get("name", "")).partition("-")[0]
-
-
-def _weights(route: Json) -> dict[str, int]:
-    backends = route["spec"]["rules"][0]["backendRefs"]
-    return {revision_in(backend["name"]): backend["weight"] for backend in backends}

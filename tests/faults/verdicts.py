@@ -8,7 +8,7 @@ from typing import Any
 
 from faults.proxy import Write
 from luthier.deployment.build import WITHDRAWN_ANNOTATION
-from servingstage import revision_in
+from routes import weights_in
 
 Json = dict[str, Any]
 Verdicts = dict[str, str]
@@ -37,7 +37,7 @@ def verdict_violations(writes: Iterable[Write]) -> Iterator[str]:
             withdrawn |= {name.partition("-")[0]: 0 for name, said in found.items() if _is_taken_back(said)}
         elif "/httproutes" in write.path:
             route = json.loads(write.body)
-            weights = {revision_in(b["name"]): b["weight"] for b in route["spec"]["rules"][0]["backendRefs"]}
+            weights = weights_in(route)
             withdrawn = {name: weights.get(name, 0) for name in _noted(route)} | withdrawn
             for name, allowed in withdrawn.items():
                 if weights.get(name, 0) > allowed:

@@ -33,6 +33,8 @@ class Request:
     outcome: str
     """`ok`, the HTTP status, `broken` for a stream without its end, or the client's error."""
     streamed: bool = False
+    said: str = ""
+    """What came with a failure."""
 
 
 @dataclass(kw_only=True)
@@ -79,7 +81,7 @@ class Traffic:
     async def _ask(self, session: aiohttp.ClientSession, *, streamed: bool) -> None:
         body = {"model": "support", "messages": QUESTION, "max_tokens": 16, "stream": streamed}
         headers = {"x-standin": json.dumps(self.behaviour)} if self.behaviour and streamed else {}
-        started, revision = time.monotonic(), ""
+        started, revision, said = time.monotonic(), "", ""
         self.open += 1
         try:
             async with session.post(self.url + PATH, json=body, headers=headers) as reply:
@@ -88,11 +90,19 @@ class Traffic:
                 outcome = "ok" if reply.status == 200 else str(reply.status)
                 if outcome == "ok" and streamed and not text.rstrip().endswith("data: [DONE]"):
                     outcome = "broken"
+                said = "" if outcome == "ok" else f"{dict(reply.headers)} {text[-300:]}"
         except (aiohttp.ClientError, TimeoutError) as error:
-            outcome = type(error).__name__
+            outcome, said = type(error).__name__, str(error)
         self.open -= 1
         self.done.append(
-            Request(started=started, ended=time.monotonic(), revision=revision, outcome=outcome, streamed=streamed)
+            Request(
+                started=started,
+                ended=time.monotonic(),
+                revision=revision,
+                outcome=outcome,
+                streamed=streamed,
+                said=said,
+            )
         )
 
     # what became of them
@@ -103,6 +113,11 @@ class Traffic:
 
     def failed(self) -> Counter[str]:
         return Counter(f"{r.revision or '-'} {r.outcome}" for r in self.done if r.outcome != "ok")
+
+    def complaints(self) -> str:
+        """Return what the first failures said."""
+        failures = [r for r in self.done if r.outcome != "ok"]
+        return "\n".join(f"{r.revision or '-'} {r.outcome}: {r.said}" for r in failures[:5])
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from luthier.deployment.overrides import mark_overrides
 from luthier.deployment.revision import Revision, build_record
 from luthier.naming import child_name
 from luthier.plan import Event, Json, Manifest, Plan, Ref, Traffic
-from luthier.router import route_weights
 from luthier.status import Conditions, mark_reconciling, mark_settled, mark_stalled, set_condition, summarize
 
 KIND = "ModelDeployment"
@@ -251,8 +250,7 @@ def _weights(case: Case, status: ModelDeploymentStatus) -> Weights | None:
         return None
     stable = case.weight_of(status.stable.name) if status.stable else 0
     candidate = case.weight_of(status.candidate.name) if status.candidate else 0
-    total = sum(route_weights(case.seen.route).values()) or 1
-    return Weights(stable=round(100 * stable / total), candidate=round(100 * candidate / total))
+    return Weights(stable=stable, candidate=candidate)
 
 
 def _url(case: Case) -> str | None:

@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--cluster", default="luthier-bench")
     parser.add_argument("--changes", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=40.0, help="requests per second while weights change")
+    parser.add_argument("--abrupt", action="store_true", help="write each list of backends at once, for comparison")
     arguments = parser.parse_args()
     with prepared(arguments.cluster) as world:
         say("two revisions serve, half of the traffic each")
@@ -37,7 +38,13 @@ def main() -> int:
         scale_operator(world, 0)
         kubeconfig = world.env["KUBECONFIG"]
         changed = weights.measure(
-            obj, names, url, kubeconfig=kubeconfig, changes=arguments.changes, rate=arguments.rate
+            obj,
+            names,
+            url,
+            kubeconfig=kubeconfig,
+            changes=arguments.changes,
+            rate=arguments.rate,
+            abrupt=arguments.abrupt,
         )
         scale_operator(world, 1)
     print(table(way, changed))

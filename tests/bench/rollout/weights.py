@@ -20,14 +20,17 @@ from luthier.deployment.build import Backend, build_route
 from luthier.kube import Kube, connect
 from luthier.metrics import Metrics
 from luthier.naming import child_name
+from luthier.plan import Manifest
 from luthier.plan import Traffic as RouteWeights
-from luthier.resources import HTTPROUTE
-from luthier.router import HttpRouteRouter, route_in_force
+from luthier.resources import HTTPROUTE, Resource
+from luthier.router import HttpRouteRouter, Router, route_in_force
 from luthier.store import Store
 from servingnode.traffic import Request, Traffic
 
 Json = dict[str, Any]
-WEIGHTS = (1, 5, 10, 25, 50, 75, 90, 99)
+WEIGHTS = (50, 1, 5, 10, 25, 75, 90, 99, 0)
+"""At 0 the second revision has left the route; the next one brings it in again."""
+POLL_SECONDS = 0.01
 DWELL_SECONDS = 0.15
 """A confirmed weight stays so long at least, so that there is something to count."""
 
@@ -42,26 +45,44 @@ class Changes:
     """From the write to the gateway's confirmation."""
 
 
-async def change(obj: Json, names: tuple[str, str], *, changes: int) -> Changes:
+async def change(obj: Json, names: tuple[str, str], *, changes: int, abrupt: bool) -> Changes:
     """Write weights in turn, each as soon as the one before was confirmed and used."""
     spec, done = ModelDeploymentSpec.model_validate(obj["spec"]), Changes()
     async with connect() as client:
         kube = Kube(client, metrics=Metrics())
-        router = HttpRouteRouter(kube, Store(kube, metrics=Metrics(), enqueue=lambda _: None))
+        router = HttpRouteRouter(kube, _Unwatched(kube, metrics=Metrics(), enqueue=lambda _: None))
         for number in range(changes):
             weight = WEIGHTS[number % len(WEIGHTS)]
-            backends = (Backend(revision=names[0], weight=100 - weight), Backend(revision=names[1], weight=weight))
-            live = await _route(kube, obj)
-            version = live["metadata"]["resourceVersion"]
+            backends = [Backend(revision=names[0], weight=100 - weight)]
+            if weight:
+                backends.append(Backend(revision=names[1], weight=weight))
             began = time.monotonic()
-            await router.write(RouteWeights(manifest=build_route(obj, spec, backends), resource_version=version))
+            await _write(router, kube, obj, build_route(obj, spec, backends), abrupt=abrupt)
             while not route_in_force(await _route(kube, obj)):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(POLL_SECONDS)
             confirmed = time.monotonic()
             done.delays.append(confirmed - began)
             await asyncio.sleep(DWELL_SECONDS)
             done.windows.append((weight, confirmed, time.monotonic()))
     return done
+
+
+class _Unwatched(Store):
+    """Knows nothing: the route is read anew each time, since nobody watches here."""
+
+    def find(self, resource: Resource, namespace: str, name: str) -> None:
+        return None
+
+
+async def _write(router: Router, kube: Kube, obj: Json, manifest: Manifest, *, abrupt: bool) -> None:
+    """Write until the route says what is wanted; `abrupt`: in one write, as a gateway's user would."""
+    version = (await _route(kube, obj))["metadata"]["resourceVersion"]
+    if abrupt:
+        await kube.replace({**manifest, "metadata": {**manifest["metadata"], "resourceVersion": version}})
+        return
+    while await router.write(RouteWeights(manifest=manifest, resource_version=version)) is not None:
+        await asyncio.sleep(POLL_SECONDS)
+        version = (await _route(kube, obj))["metadata"]["resourceVersion"]
 
 
 async def _route(kube: Kube, obj: Json) -> Json:
@@ -107,13 +128,15 @@ def _shares(counts: dict[int, list[int]]) -> list[Share]:
     return [Share(weight=weight, mine=mine, all=n) for weight, (mine, n) in sorted(counts.items())]
 
 
-def measure(obj: Json, names: tuple[str, str], url: str, *, kubeconfig: str, changes: int, rate: float) -> Json:
+def measure(
+    obj: Json, names: tuple[str, str], url: str, *, kubeconfig: str, changes: int, rate: float, abrupt: bool
+) -> Json:
     """Run it; return failed requests, the split by weight and the gateway's delay."""
     os.environ["KUBECONFIG"] = kubeconfig
     clients = Traffic(url=url, rate=rate, streams=0.3, behaviour={"chunk_seconds": 0.1, "answer": "a b c d e f"})
     clients.start()
     try:
-        done = asyncio.run(change(obj, names, changes=changes))
+        done = asyncio.run(change(obj, names, changes=changes, abrupt=abrupt))
     finally:
         clients.stop()
     delays = sorted(done.delays)

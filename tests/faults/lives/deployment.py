@@ -8,7 +8,7 @@ from typing import Any
 from faults.lives.life import Act, Life, Stretch, nobody
 from faults.lives.serving import FIRST, MIN_SAMPLES, SERVED, begin_first, first_serves, is_scaled, serving_state
 from faults.world import World
-from servingstage import revision_in
+from routes import weights_in
 
 Json = dict[str, Any]
 V1 = {"artifactUri": "pvc://artifacts/v1", "baseModelUri": "pvc://models/smol"}
@@ -89,7 +89,7 @@ def never_ready(number: str) -> Act:
 
 def lag_at_the_end(world: World) -> None:
     """Let the gateway take up no route with all traffic on the candidate."""
-    world.stage.lags = lambda route: _weights(route).get("r2") == 100
+    world.stage.lags = lambda route: weights_in(route).get("r2") == 100
 
 
 def worse_at_the_end(world: World) -> None:
@@ -99,10 +99,6 @@ def worse_at_the_end(world: World) -> None:
         world.once("broken", lambda: break_it(world))
     if "broken" in world.notes and world.stage.weights() == {"r1": 100}:
         world.stage.lags = lambda _: False
-
-
-def _weights(route: Json) -> dict[str, int]:
-    return {revision_in(b["name"]): b["weight"] for b in route["spec"]["rules"][0]["backendRefs"]}
 
 
 def go_blind(world: World) -> None:
