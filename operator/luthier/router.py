@@ -26,7 +26,7 @@ UNCONFIRMED_SECONDS = 30.0
 
 
 class Router(Protocol):
-    """What a gateway has to offer."""
+    """What a gateway has to offer; `tests/routercontract.py` says it as tests, for this and any other one."""
 
     async def write(self, traffic: Traffic) -> float | None:
         """Bring the weights closer to what is wanted; an equal route is not written.

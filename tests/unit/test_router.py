@@ -13,6 +13,7 @@ from luthier.router import (
     route_in_force,
     route_weights,
 )
+from routercontract import PlayedGateway, RouterContract, arrive
 
 
 def route(*backends, parents=({"name": "gw"},), reported=(), generation=4):
@@ -89,15 +90,20 @@ def test_a_route_without_parents_serves_nobody():
 
 # Writing
 
+OWNER = [{"uid": "o", "controller": True, "kind": "ModelDeployment", "name": "support"}]
 
-class Cluster:
-    """The API server, the store and the gateway of one route."""
+
+class OneRoute(PlayedGateway):
+    """The API server, the store and the gateway of one HTTPRoute; proxies have a list when they confirm it."""
 
     def __init__(self):
         self.live = None
         self.now = 100.0
         self.written = []
-        self.router = HttpRouteRouter(self, self, clock=lambda: self.now)
+        self.proxies = []
+        self.restart()
+
+    # what the router writes to
 
     def find(self, resource, namespace, name):
         return self.live
@@ -106,98 +112,128 @@ class Cluster:
         return self.live
 
     async def create(self, manifest):
-        self.live = copy.deepcopy(manifest)
-        self.live["metadata"] |= {"uid": "u", "generation": 1, "resourceVersion": "1"}
-        self.written.append(route_weights(self.live))
-        return self.live
+        return self._store(manifest, generation=1)
 
     async def replace(self, manifest):
         if manifest["metadata"]["resourceVersion"] != self.live["metadata"]["resourceVersion"]:
             raise Conflict(409, "changed")
-        generation = self.live["metadata"]["generation"] + 1
-        self.live = {**copy.deepcopy(manifest), "status": self.live.get("status", {})}
-        self.live["metadata"] |= {"uid": "u", "generation": generation, "resourceVersion": str(generation)}
-        self.written.append([(b["name"], b["weight"]) for b in manifest["spec"]["rules"][0]["backendRefs"]])
-        return self.live
+        return self._store(manifest, generation=self.live["metadata"]["generation"] + 1)
 
     def wrote(self, obj):
         self.live = obj
 
+    def _store(self, manifest, *, generation):
+        self.live = {**copy.deepcopy(manifest), "status": (self.live or {}).get("status", {})}
+        self.live["metadata"] |= {"uid": "u", "generation": generation, "resourceVersion": str(generation)}
+        self.written.append([(b["name"], b["weight"]) for b in manifest["spec"]["rules"][0]["backendRefs"]])
+        return self.live
+
+    # the contract's part
+
+    def traffic(self, weights):
+        manifest = route(*({"name": name, "weight": weight} for name, weight in weights.items()))
+        manifest |= {"kind": "HTTPRoute"}
+        manifest["metadata"] = {"name": "support", "namespace": "team", "ownerReferences": OWNER}
+        del manifest["status"]
+        version = self.live["metadata"]["resourceVersion"] if self.live else None
+        return Traffic(manifest=manifest, resource_version=version)
+
+    async def write(self, traffic):
+        return await self.router.write(traffic)
+
+    def shares(self):
+        backends = self.live["spec"]["rules"][0]["backendRefs"]
+        total = sum(b["weight"] for b in backends)
+        found = {}
+        for backend in backends:
+            found[backend["name"]] = found.get(backend["name"], 0) + backend["weight"] / total
+        return found
+
+    def known(self):
+        return frozenset(b["name"] for b in self.proxies if b["weight"])
+
     def confirm(self):
+        self.proxies = self.live["spec"]["rules"][0]["backendRefs"]
         self.live["status"] = {"parents": [report(generation=self.live["metadata"]["generation"])]}
 
-    async def want(self, **weights):
-        owner = [{"uid": "o", "controller": True, "kind": "ModelDeployment", "name": "support"}]
-        manifest = route(*({"name": name, "weight": weight} for name, weight in weights.items()))
-        manifest["metadata"] = {"name": "support", "namespace": "team", "ownerReferences": owner}
-        version = self.live["metadata"]["resourceVersion"] if self.live else None
-        del manifest["status"]
-        return await self.router.write(Traffic(manifest=manifest, resource_version=version))
+    def wait(self, seconds):
+        self.now += seconds
+
+    def restart(self):
+        self.router = HttpRouteRouter(self, self, clock=lambda: self.now)
+
+    def edit(self, weights):
+        by_hand = copy.deepcopy(self.live)
+        by_hand["spec"]["rules"][0]["backendRefs"] = [{"name": n, "weight": w} for n, w in weights.items()]
+        self._store(by_hand, generation=self.live["metadata"]["generation"] + 1)
+        self.written.pop()
+        self.confirm()
+
+    def take_name(self, owner):
+        self.live = self.traffic({"x": 100}).manifest
+        self.live["metadata"] |= {"ownerReferences": [owner], "uid": "x", "resourceVersion": "1", "generation": 1}
+
+    @property
+    def writes(self):
+        return len(self.written)
+
+
+class TestHttpRoute(RouterContract):
+    @pytest.fixture
+    def gateway(self):
+        return OneRoute()
 
 
 @pytest.fixture
-async def cluster():
-    cluster = Cluster()
-    assert await cluster.want(r1=100) is None
-    cluster.confirm()
-    assert await cluster.want(r1=100) is None
-    cluster.written.clear()
-    return cluster
+async def serving():
+    gateway = OneRoute()
+    await arrive(gateway, {"r1": 100})
+    gateway.written.clear()
+    return gateway
 
 
-async def test_a_backend_gets_its_share_when_the_gateway_has_known_it_for_a_while(cluster):
-    assert await cluster.want(r1=75, r2=25) == UNCONFIRMED_SECONDS
-    assert cluster.written == [[("r1", 999_999), ("r2", 1)]]
-    assert route_weights(cluster.live) == {"r1": 100, "r2": 0}
-    cluster.now += 5
-    assert await cluster.want(r1=75, r2=25) == UNCONFIRMED_SECONDS - 5
-    cluster.confirm()
-    assert await cluster.want(r1=75, r2=25) == SETTLE_SECONDS
-    cluster.now += SETTLE_SECONDS / 2
-    assert await cluster.want(r1=75, r2=25) == SETTLE_SECONDS / 2
-    assert len(cluster.written) == 1
-    cluster.now += SETTLE_SECONDS / 2
-    assert await cluster.want(r1=75, r2=25) is None
-    assert cluster.written[1:] == [[("r1", 75), ("r2", 25)]]
+async def test_a_backend_gets_its_share_when_the_gateway_has_known_it_for_a_while(serving):
+    wish = {"r1": 75, "r2": 25}
+    assert await serving.write(serving.traffic(wish)) == UNCONFIRMED_SECONDS
+    assert serving.written == [[("r1", 999_999), ("r2", 1)]]
+    assert route_weights(serving.live) == {"r1": 100, "r2": 0}
+    serving.wait(5)
+    assert await serving.write(serving.traffic(wish)) == UNCONFIRMED_SECONDS - 5
+    serving.confirm()
+    assert await serving.write(serving.traffic(wish)) == SETTLE_SECONDS
+    serving.wait(SETTLE_SECONDS / 2)
+    assert await serving.write(serving.traffic(wish)) == SETTLE_SECONDS / 2
+    assert len(serving.written) == 1
+    serving.wait(SETTLE_SECONDS / 2)
+    assert await serving.write(serving.traffic(wish)) is None
+    assert serving.written[1:] == [[("r1", 75), ("r2", 25)]]
 
 
-async def test_a_share_is_taken_at_once_and_its_backend_goes_when_the_gateway_has_taken_it(cluster):
-    await cluster.want(r1=75, r2=25)
-    cluster.now += UNCONFIRMED_SECONDS
-    await cluster.want(r1=75, r2=25)
-    cluster.written.clear()
-    assert await cluster.want(r1=100) == UNCONFIRMED_SECONDS
-    assert cluster.written == [[("r1", 999_999), ("r2", 1)]]
-    cluster.confirm()
-    await cluster.want(r1=100)
-    cluster.now += SETTLE_SECONDS
-    assert await cluster.want(r1=100) is None
-    assert cluster.written[1:] == [[("r1", 100)]]
-    assert await cluster.want(r1=100) is None
-    assert len(cluster.written) == 2
+async def test_a_backend_goes_when_the_gateway_has_taken_its_share(serving):
+    await arrive(serving, {"r1": 75, "r2": 25})
+    serving.written.clear()
+    assert await serving.write(serving.traffic({"r1": 100})) == UNCONFIRMED_SECONDS
+    assert serving.written == [[("r1", 999_999), ("r2", 1)]]
+    serving.confirm()
+    assert await serving.write(serving.traffic({"r1": 100})) == SETTLE_SECONDS
+    serving.wait(SETTLE_SECONDS)
+    assert await serving.write(serving.traffic({"r1": 100})) is None
+    assert serving.written[1:] == [[("r1", 100)]]
 
 
-async def test_a_gateway_that_confirms_nothing_is_not_waited_for_without_end(cluster):
-    await cluster.want(r1=75, r2=25)
-    cluster.now += UNCONFIRMED_SECONDS - 1
-    assert await cluster.want(r1=75, r2=25) == 1
-    cluster.now += 1
-    assert await cluster.want(r1=75, r2=25) is None
-    assert cluster.written[1:] == [[("r1", 75), ("r2", 25)]]
+async def test_a_gateway_that_confirms_nothing_is_not_waited_for_without_end(serving):
+    wish = {"r1": 75, "r2": 25}
+    await serving.write(serving.traffic(wish))
+    serving.wait(UNCONFIRMED_SECONDS - 1)
+    assert await serving.write(serving.traffic(wish)) == 1
+    serving.wait(1)
+    assert await serving.write(serving.traffic(wish)) is None
+    assert serving.written[1:] == [[("r1", 75), ("r2", 25)]]
 
 
-async def test_a_new_process_waits_once_more(cluster):
-    await cluster.want(r1=75, r2=25)
-    cluster.confirm()
-    cluster.now += 100
-    cluster.router = HttpRouteRouter(cluster, cluster, clock=lambda: cluster.now)
-    assert await cluster.want(r1=75, r2=25) == SETTLE_SECONDS
-
-
-async def test_a_route_that_changed_since_it_was_read_is_a_conflict(cluster):
-    manifest = copy.deepcopy(cluster.live)
-    manifest["spec"]["rules"][0]["backendRefs"] = [{"name": "r2", "weight": 100}]
-    with pytest.raises(Conflict):
-        await cluster.router.write(Traffic(manifest=manifest, resource_version="0"))
-    with pytest.raises(Conflict, match="was absent"):
-        await cluster.router.write(Traffic(manifest=manifest, resource_version=None))
+async def test_a_new_process_waits_once_more(serving):
+    await serving.write(serving.traffic({"r1": 75, "r2": 25}))
+    serving.confirm()
+    serving.wait(100)
+    serving.restart()
+    assert await serving.write(serving.traffic({"r1": 75, "r2": 25})) == SETTLE_SECONDS
