@@ -22,13 +22,17 @@ def shares(backends: Iterable[Json]) -> dict[str, int]:
     return {name: round(100 * weight / total) if total else 0 for name, weight in weights.items()}
 
 
-def next_backends(live: Sequence[Json], wanted: Sequence[Json], *, settled: bool) -> list[Json]:
+def next_backends(
+    live: Sequence[Json], wanted: Sequence[Json], *, settled: bool, unknown: Collection[str] | None = ()
+) -> list[Json]:
     """Return the list to write now, on the way from one to another. It is the last one when it no longer changes.
 
     Args:
         live: What the route says.
         wanted: What it should say. With weight 0 somebody keeps a trace, so that traffic can come back in one write.
-        settled: The gateway sends traffic by `live`, and has done so for a while.
+        settled: The gateway sends traffic by `live`, and has done so for a while: who only has a trace may go.
+        unknown: Those who entered so lately that they get no share yet. None: nobody knows; then everybody with a
+            trace waits, unless somebody is to lose all traffic: that never waits.
     """
     serving = {name: weight for name, weight in _weights(live).items() if weight}
     named = _weights(wanted)
@@ -36,14 +40,24 @@ def next_backends(live: Sequence[Json], wanted: Sequence[Json], *, settled: bool
     refs = _by_name(live) | _by_name(wanted)
     if not serving or not goal:
         return _placed(live, refs, goal)
-    traces = {name for name, weight in serving.items() if weight * MILLION <= 2 * sum(serving.values())}
+    traces = traces_in(live)
     if entering := named.keys() - serving.keys():
         heavy = {name: weight for name, weight in serving.items() if name not in traces}
         return _placed(live, refs, _spread(heavy, traces | entering))
     leaving = serving.keys() - named.keys()
-    low = leaving - traces if settled else leaving | (goal.keys() & traces)
+    if unknown is None:
+        is_urgent = any(name not in goal for name in serving.keys() - traces)
+        unknown = () if is_urgent else traces
+    low = (leaving - traces if settled else leaving) | (goal.keys() & traces & set(unknown))
     full = {name: weight for name, weight in goal.items() if name not in low}
     return _placed(live, refs, _spread(full, low | (named.keys() - goal.keys()))) if full else list(live)
+
+
+def traces_in(backends: Sequence[Json]) -> frozenset[str]:
+    """Return the Services that have so little weight that it is none."""
+    weights = _weights(backends)
+    total = sum(weights.values())
+    return frozenset(name for name, weight in weights.items() if 0 < weight * MILLION <= 2 * total)
 
 
 def _weights(backends: Iterable[Json]) -> dict[str, int]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from luthier.backends import next_backends, shares
+from luthier.backends import next_backends, shares, traces_in
 from luthier.children import says, stamped, verify
 from luthier.errors import Conflict
 from luthier.kube import Kube
@@ -49,7 +49,9 @@ class _Seen:
 
     generation: int
     known_at: float
-    confirmed_at: float | None
+    confirmed_at: float | None = None
+    entered: frozenset[str] | None = None
+    """Who has entered with it, or shortly before; None: it was written by somebody else, or by an earlier process."""
 
 
 class HttpRouteRouter:
@@ -60,7 +62,7 @@ class HttpRouteRouter:
         self._store = store
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
-        """By UID. In memory only: a new process waits once more."""
+        """By UID, of routes on their way. In memory only: a new process waits once more."""
 
     async def write(self, traffic: Traffic) -> float | None:
         """Bring the weights closer to what is wanted; see `Router`."""
@@ -73,37 +75,52 @@ class HttpRouteRouter:
             self._store.wrote(await self._kube.create(stamped(manifest)))
             return None
         verify(manifest, live)
+        seen = self._look(live)
         refs, goal = _backends(live), _backends(manifest)
-        now = next_backends(refs, goal, settled=self._wait(live) <= 0)
-        is_last = next_backends(now, goal, settled=True) == now
+        is_settled = self._left(seen) <= 0
+        unknown = frozenset() if is_settled else self._unknown(seen)
+        now = next_backends(refs, goal, settled=is_settled, unknown=unknown)
         wanted = stamped(_with_backends(manifest, now))
-        if says(live, wanted, whole_lists=True):
-            return self._go_on(live, is_last=is_last)
-        if traffic.resource_version is None:
-            raise Conflict(409, f"the route {metadata['name']} was absent when it was read, and is there now")
-        wanted["metadata"]["resourceVersion"] = traffic.resource_version
-        written = await self._kube.replace(wanted)
-        self._store.wrote(written)
-        return self._go_on(written, is_last=is_last)
-
-    def _go_on(self, route: Json, *, is_last: bool) -> float | None:
-        if not is_last:
-            return max(self._wait(route), 0.0)
-        self._seen.pop(route["metadata"]["uid"], None)
+        if not says(live, wanted, whole_lists=True):
+            if traffic.resource_version is None:
+                raise Conflict(409, f"the route {metadata['name']} was absent when it was read, and is there now")
+            wanted["metadata"]["resourceVersion"] = traffic.resource_version
+            live = await self._kube.replace(wanted)
+            self._store.wrote(live)
+            seen = self._wrote(live, since=refs, unknown=unknown or frozenset())
+        if next_backends(now, goal, settled=True) != now:
+            return max(self._left(seen), 0.0)
+        self._seen.pop(live["metadata"]["uid"], None)
         return None
 
-    def _wait(self, route: Json) -> float:
-        """Return for how many seconds the list should stay as it is."""
-        uid, generation, now = route["metadata"]["uid"], route["metadata"].get("generation", 0), self._clock()
+    def _look(self, route: Json) -> _Seen:
+        """Note what the gateway says of a route as it is now written."""
+        uid, generation = route["metadata"]["uid"], route["metadata"].get("generation", 0)
         seen = self._seen.get(uid)
         if seen is None or seen.generation != generation:
-            seen = _Seen(generation=generation, known_at=now, confirmed_at=None)
+            seen = _Seen(generation=generation, known_at=self._clock())
         if seen.confirmed_at is None and route_in_force(route):
-            seen = _Seen(generation=generation, known_at=seen.known_at, confirmed_at=now)
+            seen = replace(seen, confirmed_at=self._clock())
         self._seen[uid] = seen
+        return seen
+
+    def _wrote(self, route: Json, *, since: list[Json], unknown: frozenset[str]) -> _Seen:
+        served = {backend["name"] for backend in since if backend.get("weight", 1)}
+        traces = traces_in(_backends(route))
+        entered = traces & unknown | traces - served
+        seen = _Seen(generation=route["metadata"].get("generation", 0), known_at=self._clock(), entered=entered)
+        self._seen[route["metadata"]["uid"]] = seen
+        return seen
+
+    def _unknown(self, seen: _Seen) -> frozenset[str] | None:
+        # What is confirmed and not ours is as old as this process at least.
+        return seen.entered if seen.entered is not None or seen.confirmed_at is None else frozenset()
+
+    def _left(self, seen: _Seen) -> float:
+        """Return for how many seconds the list should stay as it is."""
         if seen.confirmed_at is None:
-            return seen.known_at + UNCONFIRMED_SECONDS - now
-        return seen.confirmed_at + SETTLE_SECONDS - now
+            return seen.known_at + UNCONFIRMED_SECONDS - self._clock()
+        return seen.confirmed_at + SETTLE_SECONDS - self._clock()
 
 
 def _backends(route: Json) -> list[Json]:

@@ -70,15 +70,22 @@ def test_each_way_from_one_list_to_another(why, live, wanted, written):
 @pytest.mark.parametrize(
     ("why", "live", "wanted", "written"),
     [
-        ("more waits", [("a", FULL), ("b", 1)], [("a", 75), ("b", 25)], [("a", FULL), ("b", 1)]),
+        ("more waits for the gateway", [("a", FULL), ("b", 1)], [("a", 75), ("b", 25)], [("a", FULL), ("b", 1)]),
         ("less does not", [("a", 75), ("b", 25)], [("a", 100)], [("a", FULL), ("b", 1)]),
         ("going waits", [("a", FULL), ("b", 1)], [("a", 100)], [("a", FULL), ("b", 1)]),
         ("a share that is there grows", [("a", 75), ("b", 25)], [("a", 50), ("b", 50)], [("a", 50), ("b", 50)]),
     ],
 )
 def test_what_waits_until_the_gateway_has_the_list(why, live, wanted, written):
-    now = next_backends(backends(live), backends(wanted), settled=False)
-    assert [(b["name"], b["weight"]) for b in now] == written, why
+    for unknown in ("b", None):
+        now = next_backends(backends(live), backends(wanted), settled=False, unknown=unknown)
+        assert [(b["name"], b["weight"]) for b in now] == written, why
+
+
+def test_a_way_back_waits_for_nobody():
+    for unknown in ((), None):
+        now = next_backends(backends([("a", 1), ("b", FULL)]), backends([("a", 100)]), settled=False, unknown=unknown)
+        assert shares(now) == {"a": 100, "b": 0}
 
 
 def test_no_way_brings_or_takes_a_backend_together_with_its_traffic():
@@ -89,7 +96,7 @@ def test_no_way_brings_or_takes_a_backend_together_with_its_traffic():
         share = chance.randint(1, 99)
         wanted = backends([(names[0], share if names[1:] else 100), *((name, 100 - share) for name in names[1:])])
         for _ in range(5):
-            now = next_backends(live, wanted, settled=chance.random() < 0.7)
+            now = next_backends(live, wanted, settled=chance.random() < 0.7, unknown=chance.choice(["abcd", None]))
             assert_no_jump(live, now)
             live = now
         while (now := next_backends(live, wanted, settled=True)) != live:

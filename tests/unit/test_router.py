@@ -13,7 +13,7 @@ from luthier.router import (
     route_in_force,
     route_weights,
 )
-from routercontract import PlayedGateway, RouterContract, arrive
+from routercontract import PlayedGateway, RouterContract, arrive, rounded
 
 
 def route(*backends, parents=({"name": "gw"},), reported=(), generation=4):
@@ -231,9 +231,36 @@ async def test_a_gateway_that_confirms_nothing_is_not_waited_for_without_end(ser
     assert serving.written[1:] == [[("r1", 75), ("r2", 25)]]
 
 
-async def test_a_new_process_waits_once_more(serving):
-    await serving.write(serving.traffic({"r1": 75, "r2": 25}))
-    serving.confirm()
-    serving.wait(100)
+async def test_a_way_back_waits_for_no_gateway(serving):
+    await arrive(serving, {"r1": 50, "r2": 50})
+    await serving.write(serving.traffic({"r1": 0, "r2": 100}))
+    await serving.write(serving.traffic({"r1": 100}))
+    assert rounded(serving.shares()) == {"r1": 100}
+
+
+async def test_a_way_back_waits_for_no_gateway_after_a_restart_either(serving):
+    await arrive(serving, {"r1": 50, "r2": 50})
+    await serving.write(serving.traffic({"r1": 0, "r2": 100}))
     serving.restart()
-    assert await serving.write(serving.traffic({"r1": 75, "r2": 25})) == SETTLE_SECONDS
+    await serving.write(serving.traffic({"r1": 100}))
+    assert rounded(serving.shares()) == {"r1": 100}
+
+
+async def test_a_way_back_from_a_long_watch_is_one_write(serving):
+    await arrive(serving, {"r1": 50, "r2": 50})
+    await arrive(serving, {"r1": 0, "r2": 100})
+    serving.wait(3600)
+    before = serving.writes
+    await serving.write(serving.traffic({"r1": 100}))
+    assert rounded(serving.shares()) == {"r1": 100}
+    assert serving.writes == before + 1
+
+
+async def test_a_new_process_waits_for_what_nobody_has_confirmed(serving):
+    wish = {"r1": 75, "r2": 25}
+    await serving.write(serving.traffic(wish))
+    serving.restart()
+    assert await serving.write(serving.traffic(wish)) == UNCONFIRMED_SECONDS
+    serving.confirm()
+    assert await serving.write(serving.traffic(wish)) is None
+    assert rounded(serving.shares()) == wish
