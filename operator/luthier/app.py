@@ -135,13 +135,10 @@ class App:
         for key in self.own.all_keys():
             self.queue.add(key)
         await self.freeze.look()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.fast.run())
-            group.create_task(self.freeze.run())
-            for _ in range(self._settings.workers):
-                group.create_task(self.queue.work(self._reconciler.run))
+        log.info("acting", extra={"identity": self.identity})
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self.fast.run())
                 group.create_task(self.freeze.run())
                 for _ in range(self._settings.workers):
                     group.create_task(self.queue.work(self._reconciler.run))
