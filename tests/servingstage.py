@@ -6,10 +6,12 @@ Pods become ready, the route is accepted, counters grow as the route's weights s
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -106,6 +108,9 @@ class Stage(threading.Thread):
         """By pod that speaks: its revision, and when it began to count."""
         self.timeline: list[tuple[dict[str, int], dict[str, int]]] = []
         """Each route that was written: its weights, and the requests that each revision got under the one before."""
+        self.shares: list[tuple[dict[str, int], dict[str, int]]] = []
+        """Each route that was written, and how many pods of each revision were ready then."""
+        self._ready: dict[str, int] = {}
         self._sent: dict[str, int] = {}
         self._noted: set[tuple[str, int]] = set()
         self._random = random.Random(7)
@@ -143,6 +148,8 @@ class Stage(threading.Thread):
             now = time.monotonic()
             pods = [p for p in self.list("pods") if p["metadata"]["labels"].get(ROLE_LABEL) == "serving"]
             routes = self.list("httproutes")
+            # Nobody but this thread makes pods ready: so many were ready when those routes were written.
+            self._ready = Counter(number_of(pod) for pod in pods if _condition(pod, "Ready") == "True")
             for pod in pods:
                 self._start_pod(pod)
             for route in routes:
@@ -227,6 +234,7 @@ class Stage(threading.Thread):
             return
         self._noted.add(key)
         found = weights_in(route)
+        self.shares.append((found, self._ready))
         if not self.timeline or self.timeline[-1][0] != found:
             self.timeline.append((found, self._sent))
             self._sent = {}
@@ -235,10 +243,12 @@ class Stage(threading.Thread):
         """Say what no rollout may do, in the routes that were seen.
 
         Args:
-            judged: How many requests a candidate needs at a weight before it may get more.
+            judged: How many requests a candidate needs at a weight before it may get more. Who has had all traffic is
+                no candidate any more: what comes back to it, by parts too, waits for no number.
             may_return: Revisions that may get traffic again after they had none.
         """
         ended: set[str] = set()
+        proven: set[str] = set()
         before: dict[str, int] = {}
         for weights, sent in self.timeline:
             if sum(weights.values()) != 100:
@@ -247,10 +257,25 @@ class Stage(threading.Thread):
                 had = before.get(revision, 0)
                 if weight > had and revision in ended:
                     yield f"{revision} was taken back, and then got {weight} %"
-                if weight > had and sent.get(revision, 0) < judged.get(had, 0):
+                is_candidate = revision not in proven
+                if weight > had and is_candidate and sent.get(revision, 0) < judged.get(had, 0):
                     yield f"{revision} went from {had} % to {weight} % on {sent.get(revision, 0)} requests"
             ended |= {revision for revision in before if revision not in weights} - may_return
+            proven |= {revision for revision, weight in weights.items() if weight == 100}
             before = weights
+
+    def overloads(self, replicas: int, *, since: int = 0) -> Iterator[str]:
+        """Say which route gave a revision more than its ready pods carry.
+
+        Args:
+            replicas: How many pods carry all traffic. A rest of up to 20 % goes back at once; weights are whole.
+            since: How many routes are not judged: of a time when there were fewer pods.
+        """
+        for weights, ready in self.shares[since:]:
+            for revision, weight in weights.items():
+                needed = math.ceil(replicas * ((80 if weight == 100 else weight) - 1) / 100)
+                if ready.get(revision, 0) < (max(1, needed) if weight else 0):
+                    yield f"weights {weights}, but {ready.get(revision, 0)} of {replicas} pods of {revision} were ready"
 
     def reset(self, number: str) -> None:
         """Let the counters of a revision's pods begin again at 0, as after a restart of their containers."""

@@ -4,7 +4,7 @@ each side of that write; every end must be the undisturbed one.
 The oracles: the same end state, children included (O1, O2); no traceback; at most twice the writes (O6); a revision
 that was taken back never gets traffic again (O8); no verdict differs from the undisturbed run's, and none that was
 written changes (O9, `verdicts`); no step onward on fewer requests than it asks for since its weight came into force
-(O10); who gains traffic stands in status before (`order`).
+(O10); who gains traffic stands in status before (`order`), and has the pods for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from faults.world import World, open_world
 
 Json = dict[str, Any]
 QUIET_SECONDS = 1.2
-"""So long without a write, the operator alive all the time: it has nothing more to do."""
+"""So long without a write, the operator acting all the time: it has nothing more to do."""
 _EXTRA_WRITES = 12
 """Beyond twice the undisturbed run's: what a rollout's numbers, written each few seconds, may add."""
 
@@ -65,10 +65,11 @@ def run(
     began = time.monotonic()
     namespace = f"f-{uuid.uuid4().hex[:8]}"
     problems: list[str] = []
-    with open_world(api, namespace, folder, **life.settings) as world:
+    with open_world(api, namespace, folder, has_hooks=life.has_hooks, **life.settings) as world:
         world.operator.start()
         problems += _lead(world, life)
         route, status = world.stage.weights(), world.stage.status()
+        written = len(world.stage.shares)
         if life.hand is not None:
             world.proxy.hand = partial(life.hand, world)
         world.proxy.arm(*(rule for rule in rules if rule.act != "asleep"))
@@ -84,7 +85,8 @@ def run(
         state = life.state(world)
         problems += [*_in_log(world), *world.stage.violations(life.judged, may_return=life.may_return)]
         problems += order_violations(world.proxy.writes, route=route, status=status)
-        problems += verdict_violations(world.proxy.writes)
+        problems += verdict_violations(world.proxy.writes, may_forget=life.forgets)
+        problems += world.stage.overloads(life.replicas, since=written) if life.replicas else ()
         writes = tuple(f"{write.method} {_shown(write.path)}" for write in world.proxy.writes)
         done = Run(
             life=life.name,
@@ -126,14 +128,13 @@ def _drive(world: World, play: Callable[[World], object], is_over: Callable[[Wor
 
 
 def _settle(world: World, life: Life) -> None:
-    """Wait until nothing more is written by an operator that lives."""
-    deadline, last, since = time.monotonic() + 20, -1, time.monotonic()
+    """Wait until nothing more is written by an operator that acts: one that has just been started only reads."""
+    deadline, last, since = time.monotonic() + 30, -1, time.monotonic()
     while time.monotonic() < deadline and time.monotonic() - since < QUIET_SECONDS:
         if not world.operator.is_alive():
             world.operator.start()
-            since = time.monotonic()
         life.play(world)
-        if len(world.proxy.writes) != last:
+        if len(world.proxy.writes) != last or not world.operator.is_acting():
             last, since = len(world.proxy.writes), time.monotonic()
         time.sleep(0.1)
 

@@ -12,6 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
+from aiohttp import connector
+
 from faults.clock import install, put_forward
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -22,7 +24,14 @@ class Operator:
     """One operator, started again and again under the same settings."""
 
     def __init__(
-        self, *, kubeconfig: Path, namespace: str, log: Path, own_clock: bool = False, **settings: object
+        self,
+        *,
+        kubeconfig: Path,
+        namespace: str,
+        log: Path,
+        own_clock: bool = False,
+        trusts: Path | None = None,
+        **settings: object,
     ) -> None:
         known = {"namespace": namespace, "watch_namespaces": namespace, "health_port": 0, "leader_elect": False}
         known |= {"health_host": "127.0.0.1", "prometheus_url": "", "log_level": "INFO"}
@@ -30,18 +39,24 @@ class Operator:
         self._environment |= {"KUBECONFIG": str(kubeconfig), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         self.log = log
         self._clock = log.with_suffix(".clock") if own_clock else None
+        self._trusts = trusts
+        """A certificate that the hooks' receiver has made itself."""
         self._process: multiprocessing.context.ForkServerProcess | None = None
+        self._log_at = 0
+        """How long the log was when the newest start began."""
         self.starts = 0
 
     def twin(self, *, kubeconfig: Path, log: Path) -> Operator:
         """Return another replica: the same settings, another way to the API server."""
         other = copy.copy(self)
         other._environment = {**self._environment, "KUBECONFIG": str(kubeconfig)}
-        other.log, other._process, other.starts = log, None, 0
+        other.log, other._process, other._log_at, other.starts = log, None, 0, 0
         return other
 
     def start(self) -> None:
-        self._process = _CONTEXT.Process(target=_run, args=(self._environment, str(self.log), self._clock), daemon=True)
+        self._log_at = self.log.stat().st_size if self.log.exists() else 0
+        arguments = (self._environment, str(self.log), self._clock, self._trusts)
+        self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         self.starts += 1
 
@@ -53,6 +68,14 @@ class Operator:
 
     def is_alive(self) -> bool:
         return self._process is not None and self._process.is_alive()
+
+    def is_acting(self) -> bool:
+        """Say whether it has listed everything and looks at each object: before that it lives, and writes nothing."""
+        if not self.is_alive() or not self.log.exists():
+            return False
+        with open(self.log, "rb") as file:
+            file.seek(self._log_at)
+            return b'"acting"' in file.read()
 
     @property
     def exit_code(self) -> int | None:
@@ -77,7 +100,7 @@ class Operator:
             self._process.join(10)
 
 
-def _run(environment: dict[str, str], log: str, own_clock: Path | None) -> None:
+def _run(environment: dict[str, str], log: str, own_clock: Path | None, trusts: Path | None) -> None:
     with open(log, "ab", buffering=0) as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
@@ -86,5 +109,7 @@ def _run(environment: dict[str, str], log: str, own_clock: Path | None) -> None:
 
     if own_clock is not None:
         install(own_clock)
+    if trusts is not None:  # in a process of its own SSL_CERT_FILE says so; this one was forked after the import
+        connector._SSL_CONTEXT_VERIFIED.load_verify_locations(trusts)
 
     sys.exit(main(["run"]))

@@ -16,11 +16,12 @@ Verdicts = dict[str, str]
 HISTORY = ("outcome", "reason", "step", "weight")
 
 
-def verdict_violations(writes: Iterable[Write]) -> Iterator[str]:
+def verdict_violations(writes: Iterable[Write], *, may_forget: bool = False) -> Iterator[str]:
     """Say which verdict was changed or taken away, and which revision got traffic after it was taken back.
 
     Args:
         writes: All writes of a run, in the order in which they were stored.
+        may_forget: A person takes the status away: of a verdict only its outcome and reason are compared, where it is.
     """
     known: dict[str, Verdicts] = {}
     withdrawn: dict[str, int] = {}
@@ -31,9 +32,9 @@ def verdict_violations(writes: Iterable[Write]) -> Iterator[str]:
         if write.path.endswith("/status"):
             found = verdicts_in(json.loads(write.body).get("status", {}))
             for judged, verdict in known.get(write.path, {}).items():
-                if found.get(judged) != verdict:
+                if not _is_same(verdict, found.get(judged), may_forget=may_forget):
                     yield f"write {write.number} makes the verdict on {judged} {found.get(judged)}; it was {verdict}"
-            known[write.path] = found
+            known[write.path] = known.get(write.path, {}) | found if may_forget else found
             withdrawn |= {name.partition("-")[0]: 0 for name, said in found.items() if _is_taken_back(said)}
         elif "/httproutes" in write.path:
             route = json.loads(write.body)
@@ -55,6 +56,12 @@ def verdicts_in(status: Json) -> Verdicts:
         if condition["type"] == "Succeeded" and condition["status"] != "Unknown":
             found["the run"] = f"{condition['status']}/{condition['reason']}"
     return found
+
+
+def _is_same(was: str, is_: str | None, *, may_forget: bool) -> bool:
+    if not may_forget:
+        return is_ == was
+    return is_ is None or is_.split("/")[:2] == was.split("/")[:2]
 
 
 def _is_taken_back(verdict: str) -> bool:

@@ -15,6 +15,7 @@ import httpx
 
 from faults.process import Operator
 from faults.proxy import FaultProxy
+from hookreceiver import Receiver
 from jobstage import CLAIMS, Namespace
 from servingstage import Stage, prometheus_of
 
@@ -29,6 +30,8 @@ class World:
     stage: Stage
     proxy: FaultProxy
     operator: Operator
+    receiver: Receiver | None = None
+    """Of hooks, where a life has them."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the player remembers: it plays people, who are not killed."""
 
@@ -38,12 +41,20 @@ class World:
             self.notes[act] = time.monotonic()
             do()
 
+    @property
+    def hooks(self) -> Receiver:
+        """The receiver of hooks, in a life that has them."""
+        assert self.receiver is not None
+        return self.receiver
+
     def log(self) -> str:
         return self.operator.log.read_text(errors="replace") if self.operator.log.exists() else ""
 
 
 @contextmanager
-def open_world(api: httpx.Client, namespace: str, folder: Path, **settings: object) -> Iterator[World]:
+def open_world(
+    api: httpx.Client, namespace: str, folder: Path, *, has_hooks: bool = False, **settings: object
+) -> Iterator[World]:
     """Make a namespace with claims, a stage and an operator that is not started yet; take it away afterwards."""
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     reply = api.post("/api/v1/namespaces", json=body)
@@ -55,15 +66,17 @@ def open_world(api: httpx.Client, namespace: str, folder: Path, **settings: obje
         prometheus = stack.enter_context(prometheus_of(stage))
         proxy = stack.enter_context(FaultProxy(str(api.base_url), api.tls))
         kubeconfig = proxy.write_kubeconfig(folder / f"{namespace}.kubeconfig")
-        known = {"prometheus_url": prometheus, "scrape_interval_seconds": 1, "workers": 4}
-        operator = Operator(
-            kubeconfig=kubeconfig, namespace=namespace, log=folder / f"{namespace}.log", **(known | settings)
-        )
+        known: dict[str, Any] = {"prometheus_url": prometheus, "scrape_interval_seconds": 1, "workers": 4}
+        receiver = stack.enter_context(Receiver(folder, namespace)) if has_hooks else None
+        if receiver is not None:
+            known |= {"hook_hosts": receiver.host, "hook_key_file": receiver.key_file, "trusts": receiver.certificate}
+        log = folder / f"{namespace}.log"
+        operator = Operator(kubeconfig=kubeconfig, namespace=namespace, log=log, **(known | settings))
         proxy.kill = operator.kill
         stack.callback(operator.stop)
         stage.start()
         stack.callback(stage.stop)
-        yield World(place=place, stage=stage, proxy=proxy, operator=operator)
+        yield World(place=place, stage=stage, proxy=proxy, operator=operator, receiver=receiver)
 
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+(\.\d+)?Z")

@@ -120,3 +120,38 @@ def test_a_step_on_evidence_from_before_the_weight_is_found():
     assert seen(*enough, judged={25: 200, 50: 200}) == []
     old = (*enough[:2], ({"r2": 100}, {"r2": 90}))
     assert seen(*old, judged={25: 200, 50: 200}) == ["r2 went from 50 % to 100 % on 90 requests"]
+
+
+def test_who_has_had_all_traffic_gets_it_back_by_parts_without_a_number():
+    back = (
+        ({"r1": 100}, {}),
+        ({"r1": 5, "r2": 95}, {"r1": 200}),
+        ({"r1": 50, "r2": 50}, {}),
+        ({"r1": 100}, {"r1": 26}),
+    )
+    assert seen(*back, judged={50: 40}) == []
+    onward = (({"r1": 100}, {}), ({"r1": 50, "r2": 50}, {"r1": 200}), ({"r1": 5, "r2": 95}, {"r2": 26}))
+    assert seen(*onward, judged={50: 40}) == ["r2 went from 50 % to 95 % on 26 requests"]
+    next_one = (({"r2": 100}, {}), ({"r2": 50, "r3": 50}, {"r2": 200}), ({"r3": 100}, {"r2": 200, "r3": 26}))
+    assert seen(*next_one, judged={50: 40}) == ["r3 went from 50 % to 100 % on 26 requests"]
+
+
+def test_a_verdict_that_a_person_wiped_may_be_missing_and_is_never_another_one():
+    again = [history(TAKEN_BACK), history(), history({**TAKEN_BACK, "step": 0, "weight": 0})]
+    assert list(verdict_violations(written(*again), may_forget=True)) == []
+    other = [history(TAKEN_BACK), history(), history({**TAKEN_BACK, "outcome": "Promoted", "reason": "Promoted"})]
+    [problem] = verdict_violations(written(*other), may_forget=True)
+    assert "r2-abc" in problem
+    share = [history(TAKEN_BACK), history(), route(r1=75, r2=25)]
+    assert list(verdict_violations(written(*share), may_forget=True))
+
+
+def test_a_share_that_its_ready_pods_do_not_carry_is_found():
+    stage = Stage.__new__(Stage)
+    stage.shares = [({"r1": 5, "r2": 95}, {"r1": 1, "r2": 2}), ({"r1": 50, "r2": 50}, {"r1": 1, "r2": 2})]
+    assert list(stage.overloads(2)) == []
+    stage.shares = [({"r1": 100}, {"r1": 1, "r2": 2}), ({"r1": 90, "r2": 10}, {"r1": 2})]
+    assert list(stage.overloads(2)) == [
+        "weights {'r1': 100}, but 1 of 2 pods of r1 were ready",
+        "weights {'r1': 90, 'r2': 10}, but 0 of 2 pods of r2 were ready",
+    ]

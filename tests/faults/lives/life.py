@@ -43,12 +43,18 @@ class Life:
     before: tuple[Stretch, ...] = ()
     seconds: float = 60.0
     settings: dict[str, object] = field(default_factory=dict)
+    has_hooks: bool = False
+    """A receiver of hooks stands by."""
     is_short: bool = False
     """Little is written after its beginning: the operator is also dead when it begins."""
     hand: Act | None = None
     """What a person does at every write of this life, instead of a crash; the end must be the same whenever it is."""
     judged: dict[int, int] = field(default_factory=dict)
     """How many requests a candidate needs at a weight before it may get more."""
+    forgets: bool = False
+    """Its status is wiped: what was judged may be gone from it, though never changed."""
+    replicas: int | None = None
+    """How many pods carry all traffic: no revision may get more of it than its ready ones carry; None: not judged."""
     may_return: frozenset[str] = frozenset()
     """Revisions that lose their traffic by no fault of their own, or by a pin, and get it back."""
 
