@@ -670,15 +670,53 @@ def test_a_lost_status_is_rebuilt_and_nothing_is_rolled_out_again():
 def test_a_status_lost_in_mid_rollout_starts_the_rollout_over_with_the_same_revision():
     world = serving()
     world.successor()
-    world.run(8)
-    assert world.weights()["r2"] == 10
+    assert world.run(400, until=lambda: world.weights().get("r2") == 50)
     del world.obj["status"]
     world.tick()
-    assert world.weights() == {"r1": 100}
+    assert world.weights() == {"r1": 50, "r2": 50}, "written down first: there are no numbers yet"
     assert world.status["stable"]["name"].startswith("r1-")
     assert world.status["candidate"]["name"].startswith("r2-")
     world.run(6)
-    assert world.weights()["r2"] == 10
+    assert world.weights() == {"r1": 90, "r2": 10}
+    assert world.run(400, until=lambda: world.status["stable"]["name"].startswith("r2-"))
+
+
+@pytest.mark.parametrize("at", ["status after traffic", "a changed child"])
+def test_a_rollback_is_finished_by_the_routes_note_when_the_status_is_lost(at):
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    world.behaviour["r2"] = Behaviour(errors=0.6)
+    world.fail_at = at
+    with pytest.raises(Killed):
+        world.run(200)
+    world.fail_at = None
+    world.prometheus_error = "down"
+    world.behaviour.clear()
+    del world.obj["status"]
+    seen = []
+    world.run(60, until=lambda: seen.append(world.weights()))
+    assert all(weights == {"r1": 100} for weights in seen)
+    assert (entry(world)["outcome"], entry(world)["reason"]) == ("RolledBack", "AnalysisFailed")
+    assert world.condition("Stalled") == "True/RolledBack"
+
+
+def test_a_status_lost_after_a_rollback_of_all_traffic_leaves_the_earlier_revision_serving():
+    """The candidate keeps everything for the moment: no pod of the stable is ready. The note says that it has to go."""
+    world = serving(steps=[{"setWeight": 50}, {"analysis": {}}], watchAfterPromotionSeconds=600, watchWeight=0)
+    world.successor()
+    assert world.run(400, until=lambda: world.weights().get("r2") == 100)
+    world.set_ready("r1", False)
+    world.behaviour["r2"] = Behaviour(errors=0.9)
+    assert world.run(400, until=lambda: world.condition("Reconciling") == "True/CapacityShort")
+    del world.obj["status"]
+    world.settle()
+    assert world.status["stable"]["name"].startswith("r1-")
+    assert world.weights()["r2"] == 100
+    world.set_ready("r1", True)
+    world.settle()
+    assert world.weights() == {"r1": 100}
+    assert world.condition("Stalled") == "True/RolledBack"
 
 
 def test_a_rejection_survives_a_lost_status():

@@ -267,6 +267,52 @@ def test_in_place_a_candidate_that_loses_its_pods_gets_its_traffic_back_pod_by_p
     assert cluster.reaches(200, lambda: world.weights().get("r2") == 50), world.message("Ready")
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("weight", [50, 95])
+def test_in_place_a_rollout_whose_status_is_lost_begins_anew_and_no_side_gets_more_than_its_pods_take(replicas, weight):
+    world = serving(replicas, capacity="InPlace", watchAfterPromotionSeconds=3600)
+    cluster = Cluster(world, most=replicas + 1)
+    world.successor()
+    assert cluster.reaches(900, lambda: world.weights().get("r2") == weight), world.message("Ready")
+    del world.obj["status"]
+    cluster.weights.clear()
+    assert cluster.reaches(300, lambda: world.weights().get("r2") == 10), world.message("Ready")
+    assert cluster.weights == sorted(cluster.weights, reverse=True)
+    assert cluster.reaches(900, lambda: world.condition("Reconciling") == "True/Watching"), world.message("Ready")
+    assert world.status["stable"]["name"].startswith("r1-")
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4, 7])
+def test_in_place_a_status_lost_while_a_rollback_waits_for_pods_finishes_it_pod_by_pod(replicas):
+    world = serving(replicas, capacity="InPlace", watchAfterPromotionSeconds=3600)
+    cluster = Cluster(world, most=replicas + 1)
+    world.successor()
+    assert cluster.reaches(900, lambda: world.condition("Reconciling") == "True/Watching")
+    world.behaviour["r2"] = Behaviour(errors=0.6)
+    assert cluster.reaches(100, lambda: world.condition("Reconciling") == "True/CapacityShort")
+    cluster.weights.clear()
+    world.prometheus_error = "down"  # what proved it worse is not to be had again
+
+    lost: list[dict] = []
+
+    def has_gone() -> bool:
+        if "r2" in world.weights() and world.weights() not in lost:  # once for each share that it has on its way
+            lost.append(world.weights())
+            del world.obj["status"]
+        return world.weights() == {"r1": 100}
+
+    assert cluster.reaches(600, has_gone), world.message("Ready")
+    assert lost
+    assert cluster.weights == sorted(cluster.weights, reverse=True)
+    world.settle()
+    assert (entry(world)["outcome"], entry(world)["reason"]) == ("RolledBack", "AnalysisFailed")
+    assert world.condition("Stalled") == "True/RolledBack"
+    cluster.weights.clear()
+    world.prometheus_error = None
+    assert not cluster.reaches(100, lambda: "candidate" in world.status)
+    assert ready(world, "r1") == replicas
+
+
 def test_a_change_of_capacity_in_mid_rollout_counts_from_the_next_one_on():
     world = paused(4, 50)
     world.spec(rollout={"capacity": "InPlace"})

@@ -1,18 +1,16 @@
-"""One object's situation, parsed and named, for the decision: pure.
-
-Also rebuilds a lost status: the route says who serves, the records say what each revision is.
-"""
+"""One object's situation, parsed and named, for the decision: pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import HistoryEntry, ModelDeploymentSpec, ModelDeploymentStatus, RevisionStatus
 from luthier.deployment.acts import Acts, Order, read_acts
 from luthier.deployment.admission import Hold, resolve_model
-from luthier.deployment.build import OUTCOME_ANNOTATION
+from luthier.deployment.build import OUTCOME_ANNOTATION, WITHDRAWN_ANNOTATION
 from luthier.deployment.observe import Observed
 from luthier.deployment.pods import ready_ids
 from luthier.deployment.revision import Model, Revision, hash_intent, hash_of, hash_revision, number_of
@@ -47,6 +45,8 @@ class Case:
     brake: Brake | None = None
     has_drifted: bool = False
     """The spec's plan is not the one that the rollout in progress began with, and follows to its end."""
+    is_rebuilt: bool = False
+    """The status was lost: it is what the children say (`lost`)."""
     events: tuple[Event, ...] = ()
 
     @property
@@ -112,10 +112,10 @@ class Case:
 
 
 def open_case(obj: Json, seen: Observed) -> Case:
-    """Parse, resolve, and rebuild the status if it was lost."""
+    """Parse and resolve."""
     spec = read_spec(ModelDeploymentSpec, obj)
     status = ModelDeploymentStatus.model_validate(obj.get("status") or {})
-    case = Case(
+    return Case(
         obj=obj,
         spec=as_begun(spec, status.rollout),
         status=status,
@@ -124,7 +124,6 @@ def open_case(obj: Json, seen: Observed) -> Case:
         acts=read_acts(obj, spec),
         has_drifted=has_drifted(spec, status.rollout),
     )
-    return _rebuilt(case) if _is_lost(status) else case
 
 
 def _want(spec: ModelDeploymentSpec, seen: Observed) -> Wanted:
@@ -132,22 +131,6 @@ def _want(spec: ModelDeploymentSpec, seen: Observed) -> Wanted:
     if isinstance(model, Hold):
         return Wanted(intent=hash_intent(spec), hold=model)
     return Wanted(intent=hash_intent(spec), hash=hash_revision(spec, model), model=model)
-
-
-def _is_lost(status: ModelDeploymentStatus) -> bool:
-    return status.stable is None and status.candidate is None and not status.history
-
-
-def _rebuilt(case: Case) -> Case:
-    """Take the revision with traffic for the stable; of two, the older one. A rollout starts over."""
-    serving = [r for r in case.seen.revisions if case.weight_of(r.name) > 0]
-    if not serving:
-        return case
-    stable = serving[0]
-    status = case.status.model_copy(update={"stable": stable.status(ready=len(case.ready(stable.name)))})
-    message = f"the status was lost; {stable.name} serves, as the route and the revision records say"
-    event = Event(type="Warning", reason=str(Reason.STATUS_REBUILT), message=message)
-    return replace(case, status=status, events=(*case.events, event))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +182,16 @@ def outcome_of(deployment: Json | None) -> str | None:
     annotations = (deployment or {"metadata": {}})["metadata"].get("annotations", {})
     found: str | None = annotations.get(OUTCOME_ANNOTATION)
     return found
+
+
+def withdrawal_of(seen: Observed) -> Json:
+    """Return the route's note on whom it takes traffic from for good; empty: there is none, or nobody can read it."""
+    annotations = (seen.route or {"metadata": {}})["metadata"].get("annotations", {})
+    try:
+        said = json.loads(annotations.get(WITHDRAWN_ANNOTATION, ""))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def find_unfinished(case: Case) -> Revision | None:

@@ -25,6 +25,7 @@ from luthier.deployment.follow import follow
 from luthier.deployment.hooks import confirmations
 from luthier.deployment.interruption import find_interruption, interrupt, resumed
 from luthier.deployment.look import judge_now, memory_of
+from luthier.deployment.lost import rebuilt, take_up
 from luthier.deployment.memory import Memory
 from luthier.deployment.metrics import gates_of
 from luthier.deployment.observe import Observed
@@ -39,12 +40,11 @@ from luthier.deployment.rollout import (
     Position,
     Stay,
     advance,
-    plan_of,
+    begin_rollout,
     position_of,
-    watch_of,
 )
 from luthier.deployment.sentences import tell_shift
-from luthier.deployment.share import explain_share, find_lacking, find_share
+from luthier.deployment.share import explain_rest, explain_share, find_lacking, find_share, goes_back
 from luthier.jobs import is_deleting
 from luthier.plan import Event, Json, Plan
 from luthier.router import route_in_force
@@ -67,8 +67,10 @@ def decide(obj: Json, seen: Observed) -> Plan:
     """
     if is_deleting(obj):
         return Plan(status=obj.get("status", {}))
-    case = open_case(obj, seen)
+    case = rebuilt(open_case(obj, seen))
     case = replace(case, brake=find_brake(case))
+    if case.is_rebuilt and case.candidate is not None:
+        return make_plan(case, take_up(case))
     if case.candidate is None or case.status.rollout is None:
         return make_plan(case, follow(case, rest(case)))
     reading = look(case)
@@ -182,17 +184,7 @@ def _hold(case: Case, hold: Hold | None) -> Decision:
 def _start(case: Case, admitted: Admitted) -> Decision:
     """Make the candidate: its record, its pods, no traffic."""
     revision = find_unfinished(case) or _new_revision(case, admitted)
-    steps = plan_of(case.spec) if case.stable is not None else []
-    rollout = RolloutStatus(
-        steps=steps,
-        step=0,
-        weight=0,
-        started_at=case.now,
-        step_started_at=case.now,
-        analysis_options=case.spec.rollout.analysis,
-        watch=watch_of(case.spec) if case.stable is not None else None,
-        capacity=case.spec.rollout.capacity,
-    )
+    rollout = begin_rollout(case.spec, now=case.now, is_first=case.stable is None)
     status = case.status.model_copy(
         update={
             "candidate": revision.status(ready=0),
@@ -268,8 +260,8 @@ def go_on(case: Case, reading: Reading | None) -> Decision:
 def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, reading: Reading | None) -> Facts:
     route = case.seen.route
     carried = case.weight_of(candidate.name)
-    # In the watch it may have the stable's share too, when the stable has lost its pods.
-    carries = carried == rollout.weight or (case.is_watched and carried == 100)
+    # In the watch it may have the stable's share too, when the stable has lost its pods; or have kept all from before.
+    carries = carried == rollout.weight or (watching.is_at_watch(rollout) and carried == 100)
     in_force = rollout.weight == 0 or (carries and route is not None and route_in_force(route))
     return Facts(
         now=case.now,
@@ -305,6 +297,8 @@ def _moved(
     weight = find_share(case, candidate, position, reading)
     if weight < position.weight:
         stay = explain_share(case, candidate, position, weight, reading)
+    elif goes_back(case, position, weight):
+        stay = explain_rest(case, position, weight)
     has_moved = (position.step, position.weight) != (rollout.step, rollout.weight)
     looked = rollout.model_copy(update={"analysis": _shown_analysis(rollout, reading, case.now, has_moved=has_moved)})
     next_rollout = looked.model_copy(
@@ -328,6 +322,7 @@ def _moved(
         status=status,
         state=_state(case, candidate, stay),
         weight=weight,
+        moves_back=goes_back(case, position, weight),
         events=_events(case, candidate, stay, position, looked, weight),
         due=_dues(case, position, stay, reading),
     )

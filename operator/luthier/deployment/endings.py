@@ -15,8 +15,7 @@ from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, MetricStatus, RevisionStatus, RolloutStatus
 from luthier.deployment import sizing
 from luthier.deployment.analysis import Reading
-from luthier.deployment.build import WITHDRAWN_ANNOTATION
-from luthier.deployment.case import Case, outcome_of
+from luthier.deployment.case import Case, outcome_of, withdrawal_of
 from luthier.deployment.decision import MAX_HISTORY, Decision, State
 from luthier.deployment.display import share
 from luthier.deployment.observe import trouble_of
@@ -65,11 +64,7 @@ def find_ending(case: Case, reading: Reading | None) -> Ending | None:
 
 def _already_withdrawn(case: Case) -> Ending | None:
     """Finish what a pass before began: it wrote the route, and its status write was lost."""
-    annotations = (case.seen.route or {"metadata": {}})["metadata"].get("annotations", {})
-    try:
-        said = json.loads(annotations.get(WITHDRAWN_ANNOTATION, ""))
-    except ValueError:
-        return None
+    said = withdrawal_of(case.seen)
     if case.candidate is None or said.get("revision") != case.candidate.name:
         return None
     breach_at, written_at = said.get("breachSeenAt"), said.get("weightWrittenAt")

@@ -40,6 +40,20 @@ def watch_of(spec: ModelDeploymentSpec) -> WatchStatus | None:
     return WatchStatus(seconds=seconds, weight=spec.rollout.watch_weight) if seconds else None
 
 
+def begin_rollout(spec: ModelDeploymentSpec, *, now: datetime, is_first: bool) -> RolloutStatus:
+    """Return a rollout before its first step, with what it will follow to its end; a first revision has no steps."""
+    return RolloutStatus(
+        steps=[] if is_first else plan_of(spec),
+        step=0,
+        weight=0,
+        started_at=now,
+        step_started_at=now,
+        analysis_options=spec.rollout.analysis,
+        watch=None if is_first else watch_of(spec),
+        capacity=spec.rollout.capacity,
+    )
+
+
 def as_begun(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> ModelDeploymentSpec:
     """Return a spec with what the rollout in progress began with: like its steps, used to the end."""
     if rollout is None:

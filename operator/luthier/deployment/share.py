@@ -11,14 +11,16 @@ from luthier.deployment.rollout import Position, Stay
 
 
 def find_share(case: Case, candidate: RevisionStatus, position: Position, reading: Reading | None) -> int:
-    """Return the candidate's share that its pods can take, at most what its step wants."""
+    """Return the candidate's share: what its step wants, as far as pods of both sides can take what they gain."""
     carried = case.weight_of(candidate.name)
     if not case.ready(candidate.name):
         # Its traffic goes back in this very pass, unless nobody is there to take it.
         return carried if case.stable_lacks_pods() else 0
     if case.is_watched and case.stable_lacks_pods():
         return 100  # It has passed every step: better all on it than a share on nobody.
-    if carried >= position.weight or case.stable_lacks_pods():
+    if carried > position.weight:  # after a lost status, or by a hand: it goes back as pods are there for it
+        return sizing.left_on_candidate(case, carried, wanted=position.weight)
+    if carried == position.weight or case.stable_lacks_pods():
         return position.weight
     if case.stable is not None and case.holding is not None:
         return carried  # Pods that become ready, or back, in a step give it no more either.
@@ -51,6 +53,21 @@ def explain_share(
             "the route has not got it, and it comes back when Prometheus has samples",
         )
     return Stay(reason=reason, message=f"{position.weight} %: {why}; {rest}")
+
+
+def goes_back(case: Case, position: Position, weight: int) -> bool:
+    """Say whether a share is one that goes back by parts; in the watch a stable without pods gets none of it."""
+    return weight > position.weight and not (case.is_watched and case.stable_lacks_pods())
+
+
+def explain_rest(case: Case, position: Position, weight: int) -> Stay:
+    """Say why the candidate still has more than its step wants."""
+    stable = case.stable
+    assert stable is not None
+    ready = f"{len(case.ready(stable.name))} of {case.spec.replicas} pods of {stable.name} are ready"
+    return Stay(
+        reason=Reason.CAPACITY_SHORT, message=f"{position.weight} %: {ready}; it keeps {weight} % until more are"
+    )
 
 
 def find_lacking(case: Case, rollout: RolloutStatus) -> str | None:

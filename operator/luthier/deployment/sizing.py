@@ -60,7 +60,7 @@ def sizes(case: Case, status: ModelDeploymentStatus, weight: int, *, withdrawing
     stable, candidate, replicas = status.stable, status.candidate, case.spec.replicas
     if candidate is None:
         return {stable.name: _alone(case, stable.name)} if stable else {}
-    wanted = wanted_pods(case, status.rollout)
+    wanted = max(wanted_pods(case, status.rollout), pods_for(replicas, weight) if stable else 0)
     if stable is None or not in_place(case):
         return {candidate.name: wanted} | ({stable.name: replicas} if stable else {})
     budget = replicas + MAX_SURGE - _live_besides(case, stable.name, candidate.name)
@@ -83,20 +83,20 @@ def leftover(case: Case, replicas: int) -> int:
     return 0 if case.candidate is not None else min(replicas, MAX_SURGE)
 
 
-def left_on_candidate(case: Case, carried: int) -> int:
-    """Return the share in percent that a candidate has to keep while it is taken back; 0: all of it goes now.
+def left_on_candidate(case: Case, carried: int, *, wanted: int = 0) -> int:
+    """Return the share in percent that a candidate has to keep on its way down to the one that is wanted.
 
-    A candidate without pods has nothing to keep it for. Else the stable takes what its ready pods can take, all of it
-    when the rest is small, and never anything while none is ready.
+    A candidate without pods has nothing to keep it for. Else the stable takes what its ready pods can take, never
+    anything while none is ready; and all of it, where nothing is to stay, when the rest is small.
     """
     stable, candidate = case.stable, case.candidate
     if stable is None or candidate is None or not case.ready(candidate.name):
-        return 0
+        return wanted
     ready = len(case.ready(stable.name))
     if not ready:
         return carried
     left = min(carried, 100 - weight_for(case.spec.replicas, ready))
-    return left if left > SMALL_SHARE else 0
+    return left if left > max(wanted, 0 if wanted else SMALL_SHARE) else wanted
 
 
 def lacking(case: Case, weight: int) -> str | None:

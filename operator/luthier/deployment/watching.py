@@ -26,6 +26,11 @@ def is_watched(rollout: RolloutStatus | None) -> bool:
     return rollout is not None and rollout.watch is not None and rollout.watch.ends_at is not None
 
 
+def is_at_watch(rollout: RolloutStatus) -> bool:
+    """Say whether all steps are passed, and a watch has begun or comes next."""
+    return rollout.watch is not None and rollout.step == len(rollout.steps) + 1
+
+
 def judged_gates(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> tuple[Gate, ...]:
     """Return what the newest look is judged by."""
     gating = gates_of(spec)
