@@ -49,14 +49,10 @@ def open_window(world: World) -> None:
     approve(world)
 
 
-def freeze_and_break(world: World) -> None:
-    """Let the second revision get worse while all rollouts are frozen: none is kept from going back."""
-    freeze(world)
-    world.stage.rate = QUICKLY
-
-
 def break_when_frozen(world: World) -> None:
+    """Let the second revision get worse while all rollouts are frozen: none is kept from going back."""
     if world.stage.condition("Ready") == "False/Frozen":
+        world.stage.rate = QUICKLY
         world.once("break", lambda: break_it(world))
 
 
@@ -114,7 +110,7 @@ HELD = [
         "deployment-worse-while-frozen",
         *RETURNED,
         before=AT_FIRST_WEIGHT,
-        begin=freeze_and_break,
+        begin=freeze,
         play=break_when_frozen,
     ),
     rollout(

@@ -64,7 +64,10 @@ IN_PLACE = (FIRST, Stretch(begin=in_place, play=lambda _: None, is_there=is_watc
 WATCH = [
     rollout("deployment-watched-and-promoted", "True/Promoted", {"r2": 100}, begin=ask(2), judged=JUDGED),
     rollout("deployment-worse-in-the-watch", *RETURNED, before=WATCHED, begin=break_it, judged=JUDGED),
-    rollout("deployment-worse-without-a-share", *RETURNED, before=ALONE, begin=break_it, judged=JUDGED),
+    replace(
+        rollout("deployment-worse-without-a-share", *RETURNED, before=ALONE, begin=break_it, judged=JUDGED),
+        may_return=frozenset({"r1"}),  # it has a trace in the watch, which is no percent
+    ),
     rollout("deployment-worse-in-place", *RETURNED, before=IN_PLACE, begin=break_it, judged=JUDGED),
     rollout(
         "deployment-superseded-in-the-watch",
