@@ -28,8 +28,8 @@ from faults.verdicts import verdict_violations
 from faults.world import World, open_world
 
 Json = dict[str, Any]
-QUIET_SECONDS = 1.2
-"""So long without a write, the operator acting all the time: it has nothing more to do."""
+QUIET_SECONDS = 2.5
+"""So long without a write, the operator acting all the time: it has nothing more to do. The router rests for 1 s."""
 _EXTRA_WRITES = 12
 """Beyond twice the undisturbed run's: what a rollout's numbers, written each few seconds, may add."""
 

@@ -26,11 +26,12 @@ def freeze(world: World) -> None:
 
 
 def thaw(world: World) -> None:
-    """Lift the freeze when it is seen, and approve; requests come all the while."""
-    world.stage.rate = QUICKLY
+    """Lift the freeze when it is seen, and approve; before that nobody asks anything, so nothing moves."""
     if world.stage.condition("Ready") == "False/Frozen":
         world.once("thaw", lambda: world.place.delete("configmaps", FREEZE))
-    approve(world)
+    if "thaw" in world.notes:
+        world.stage.rate = QUICKLY
+        approve(world)
 
 
 def close_window(world: World) -> None:
@@ -42,11 +43,12 @@ def close_window(world: World) -> None:
 
 def open_window(world: World) -> None:
     """Let them go at any time, once it is seen that they rest."""
-    world.stage.rate = QUICKLY
     windows = [{"schedule": "* * * * *", "durationSeconds": 120}]
     if world.stage.condition("Ready") == "False/OutsideWindow":
         world.once("open", lambda: world.stage.change(rollout={"windows": windows}))
-    approve(world)
+    if "open" in world.notes:
+        world.stage.rate = QUICKLY
+        approve(world)
 
 
 def break_when_frozen(world: World) -> None:
