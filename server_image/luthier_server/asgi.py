@@ -15,6 +15,33 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 JSON = b"application/json"
 
 
+class ClientLeftError(Exception):
+    """The client hung up before its whole body was here."""
+
+
+class TooLargeError(Exception):
+    """The request's body is larger than allowed."""
+
+
+async def read_body(receive: Receive, *, limit: int) -> bytes:
+    """Return a request's whole body.
+
+    Raises:
+        ClientLeftError: There will be no more of it.
+        TooLargeError: It has more than `limit` bytes.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise TooLargeError
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
 async def reply(send: Send, status: int, body: bytes, *, content_type: bytes = JSON) -> None:
     """Send one whole response."""
     headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]

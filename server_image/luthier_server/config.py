@@ -9,13 +9,26 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 CONFIG_ENV = "LUTHIER_SERVER_CONFIG"
 PORT = 8000
 REVISION_HEADER = "x-luthier-revision"
+RESPONSE_ID_HEADER = "x-luthier-response-id"
+"""On good answers, where votes are taken: what a vote names. The engine's own `id` in the body stays as it is."""
 EXIT_REFUSED = 11
 """The weights are not what the configuration says (digest, base, template): trying again cannot help."""
+
+
+class FeedbackConfig(BaseModel):
+    """Whose votes on answers count, and what their ids are signed with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key_folder: str
+    """Of a mounted Secret: the file `key` signs ids, all files verify them."""
+    identity_header: str | None = None
+    """By which the gateway says who votes; None: the body may."""
 
 
 class ServerConfig(BaseModel):
@@ -43,6 +56,8 @@ class ServerConfig(BaseModel):
     """JSON Schema text that every answer should meet: format validity is counted against it."""
     forbidden_texts: tuple[str, ...] = ()
     """No answer may contain one of these: each answer that does is a critical safety incident."""
+    feedback: FeedbackConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Take votes on answers; None: `/v1/feedback` is not offered, and answers carry no id."""
     max_lora_rank: int = 16
     host: str = "0.0.0.0"
     port: int = PORT

@@ -16,6 +16,10 @@ from typing import Literal, get_args
 Outcome = Literal["ok", "server_error", "refused", "stream_broken", "overloaded", "client_abort", "unauthorised"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 SEVERITIES = ("critical",)
+Rating = Literal["up", "down"]
+RATINGS: tuple[Rating, ...] = get_args(Rating)
+VOTE_REFUSALS = ("malformed", "identity", "signature", "expired", "double", "capped", "no_key")
+"""Why a vote was not counted."""
 
 EDGES = tuple(0.01 * 1.2 ** (i / 2) for i in range(121))
 """Seconds, 0.01 to 563: steps of 9.5 %, so that "20 % slower" is two edges anywhere on the scale."""
@@ -66,6 +70,11 @@ class Counters:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     checked: int = 0
     invalid: int = 0
+    refusals: int = 0
+    """Answers in which the model declined."""
+    votes: dict[str, dict[Rating, int]] = field(default_factory=dict)
+    """By the revision that gave the answer, this one or another; empty: none are taken."""
+    refused_votes: dict[str, int] = field(default_factory=dict)
     incidents: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SEVERITIES, 0))
     first_token: Histogram = field(default_factory=lambda: Histogram(EDGES))
     per_token: Histogram = field(default_factory=lambda: Histogram(TOKEN_EDGES))
@@ -95,6 +104,20 @@ class Counters:
     def count_checked(self, *, valid: bool) -> None:
         self.checked += 1
         self.invalid += not valid
+
+    def count_refusal(self) -> None:
+        self.refusals += 1
+
+    def offer_votes(self) -> None:
+        """Show from now on that votes are taken: series begin with 0."""
+        self.votes.setdefault(self.revision, dict.fromkeys(RATINGS, 0))
+        self.refused_votes = dict.fromkeys(VOTE_REFUSALS, 0) | self.refused_votes
+
+    def count_vote(self, revision: str, rating: Rating) -> None:
+        self.votes.setdefault(revision, dict.fromkeys(RATINGS, 0))[rating] += 1
+
+    def refuse_vote(self, reason: str) -> None:
+        self.refused_votes[reason] += 1
 
     def count_incident(self) -> None:
         self.incidents["critical"] += 1

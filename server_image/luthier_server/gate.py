@@ -9,7 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from luthier_server.asgi import App, Message, Receive, Scope, Send, reply_error
+from luthier_server.asgi import (
+    App,
+    ClientLeftError,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    TooLargeError,
+    read_body,
+    reply_error,
+)
 
 MAX_BODY_BYTES = 16 << 20
 
@@ -23,10 +33,10 @@ class ModelGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await _read_body(receive)
-        except _ClientLeftError:
+            body = await read_body(receive, limit=MAX_BODY_BYTES)
+        except ClientLeftError:
             return
-        except _TooLargeError:
+        except TooLargeError:
             message = f"the request's body has more than {MAX_BODY_BYTES} bytes; send less"
             await reply_error(send, 413, kind="BadRequestError", message=message)
             return
@@ -49,27 +59,6 @@ class ModelGate:
         if model not in self._offered:
             return 404, "NotFoundError", f"the model {model[:200]!r} is not served here; served: {offered}"
         return None
-
-
-class _ClientLeftError(Exception):
-    pass
-
-
-class _TooLargeError(Exception):
-    pass
-
-
-async def _read_body(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _ClientLeftError
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise _TooLargeError
-        if not message.get("more_body", False):
-            return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

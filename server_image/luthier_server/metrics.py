@@ -14,8 +14,10 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from luthier_server.counters import EDGES, Counters, Histogram, edge_label
+from luthier_server.counters import EDGES, RATINGS, Counters, Histogram, edge_label
 
+SHOWN_REVISIONS = 4
+"""Other ones whose votes the JSON shows: a rollout has one, and 4 KiB are soon full."""
 _EDGE_LABELS = tuple(edge_label(edge) for edge in EDGES)
 
 
@@ -52,6 +54,15 @@ class CountersCollector(Collector):
         yield _labelled(
             "luthier_safety_incidents", "Safety incidents.", revision, "severity", counters.incidents.items()
         )
+        if counters.votes:
+            yield _votes(counters)
+            yield _labelled(
+                "luthier_feedback_refused",
+                "Votes that were not counted.",
+                revision,
+                "reason",
+                counters.refused_votes.items(),
+            )
         yield _gauge(
             "luthier_oldest_inflight_seconds", "Age of the oldest request in flight.", revision, counters.oldest(now)
         )
@@ -75,6 +86,7 @@ def snapshot(counters: Counters, *, now: float, started_at: float) -> dict[str, 
     `countingSince` (Unix seconds) identifies the process: with another one, all counts have begun again at 0.
     `ageExceeded` and `younger` follow the edges 0.01·1.2^(i/2) seconds, i from 0 to 120: how many requests lived
     longer than the edge, and how many began less long ago (these are few whatever the traffic: they fit into 4 KiB).
+    `votes` is there where votes are taken.
     """
     return {
         "revision": counters.revision,
@@ -85,21 +97,40 @@ def snapshot(counters: Counters, *, now: float, started_at: float) -> dict[str, 
         "outcomes": counters.outcomes,
         "checked": counters.checked,
         "invalidFormat": counters.invalid,
+        "refusals": counters.refusals,
         "safetyIncidents": counters.incidents,
         "ageExceeded": counters.age_exceeded(now),
         "younger": [counters.started - aged for aged in counters.aged(now)],
+        **({"votes": _newest_votes(counters)} if counters.votes else {}),
     }
+
+
+def _newest_votes(counters: Counters) -> dict[str, list[int]]:
+    """Return [up, down] by revision: of our own, and of those whose first vote came last."""
+    others = [revision for revision in counters.votes if revision != counters.revision]
+    shown = (counters.revision, *others[-SHOWN_REVISIONS:])
+    return {revision: [counters.votes[revision][rating] for rating in RATINGS] for revision in shown}
 
 
 def _plain_counters(counters: Counters) -> Iterator[tuple[str, str, int]]:
     yield "luthier_requests_started", "Requests received.", counters.started
     yield "luthier_responses_checked", "Answers compared with the response schema.", counters.checked
+    yield "luthier_refusals", "Answers in which the model declined.", counters.refusals
     yield "luthier_responses_invalid_format", "Answers that do not meet the response schema.", counters.invalid
 
 
 def _counter(name: str, text: str, revision: list[str], value: int) -> Metric:
     family = CounterMetricFamily(name, text, labels=["revision"])
     family.add_metric(revision, value)
+    return family
+
+
+def _votes(counters: Counters) -> CounterMetricFamily:
+    text = "Votes on answers, by the revision that gave the answer, whichever pod took the vote."
+    family = CounterMetricFamily("luthier_feedback", text, labels=["revision", "rating"])
+    for revision, votes in counters.votes.items():
+        for rating, value in votes.items():
+            family.add_metric([revision, rating], value)
     return family
 
 

@@ -16,6 +16,8 @@ from luthier_server.answers import AnswerFormat
 from luthier_server.asgi import App, Message, Receive, Scope, Send, reply, reply_error, reply_json
 from luthier_server.config import REVISION_HEADER
 from luthier_server.counters import Counters
+from luthier_server.feedback import PATH as FEEDBACK_PATH
+from luthier_server.feedback import Feedback
 from luthier_server.gate import ModelGate
 from luthier_server.metrics import CountersCollector, snapshot
 from luthier_server.observe import CHAT_PATH, Observed
@@ -48,6 +50,7 @@ class LuthierMiddleware:
         offered: Collection[str],
         answer_format: AnswerFormat | None = None,
         forbidden: Sequence[str] = (),
+        feedback: Feedback | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
@@ -58,6 +61,7 @@ class LuthierMiddleware:
         self._offered = offered
         self._format = answer_format
         self._forbidden = forbidden
+        self._feedback = feedback
         self._clock = clock
         self._started_at = round(time.time(), 3)
         self._header = (REVISION_HEADER.encode(), counters.revision.encode("ascii", "replace"))
@@ -90,7 +94,9 @@ class LuthierMiddleware:
                 clock=self._clock,
                 forbidden=self._forbidden,
             )
-            await observed.run(self._gate, scope, receive, send)
+            await observed.run(self._gate, scope, receive, self._with_response_id(send))
+        elif method == "POST" and path == FEEDBACK_PATH and self._feedback is not None:
+            await self._feedback(scope, receive, send)
         elif method == "POST" and path in GATED:
             await self._gate(scope, receive, send)
         elif method in ("GET", "HEAD") and path in OPEN:
@@ -105,6 +111,20 @@ class LuthierMiddleware:
             await send(message)
 
         return send_with_revision
+
+    def _with_response_id(self, send: Send) -> Send:
+        """Give a good answer an id to vote by: in the header, so before the first byte of a stream."""
+        feedback = self._feedback
+        if feedback is None:
+            return send
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 200:
+                header = feedback.header()
+                message["headers"] = [*message.get("headers", ()), *([header] if header is not None else [])]
+            await send(message)
+
+        return send_with_id
 
     async def _ready(self, send: Send) -> None:
         reason = self._health.not_ready()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from luthier_server.answers import AnswerFormat, answers_in_events, answers_in_reply
 from luthier_server.asgi import App, Message, Receive, Scope, Send
 from luthier_server.counters import Counters, Outcome, Timing
+from luthier_server.refusals import RefusalWatch
 from luthier_server.safety import SafetyWatch
 from luthier_server.stream import KEEP_BYTES, EventStream
 
@@ -48,6 +49,7 @@ class Observed:
         self._ticket = counters.start(self._started)
         self._format = answer_format if path == CHAT_PATH else None
         self._safety = SafetyWatch(forbidden) if forbidden else None
+        self._refusal = RefusalWatch()
         self._has_incident = False
         self._status: int | None = None
         self._stream: EventStream | None = None
@@ -87,10 +89,14 @@ class Observed:
             (value for name, value in message.get("headers", ()) if name.lower() == b"content-type"), b""
         )
         if content_type.startswith(b"text/event-stream"):
-            told = self._safety.see_event if self._safety is not None else None
-            self._stream = EventStream(keep=self._format is not None, told=told)
-        elif self._format is not None or self._safety is not None:
+            self._stream = EventStream(keep=self._format is not None, told=self._see_event)
+        else:
             self._body = bytearray()
+
+    def _see_event(self, event: bytes) -> None:
+        self._refusal.see_event(event)
+        if self._safety is not None:
+            self._safety.see_event(event)
 
     def _see_body(self, message: Message) -> None:
         body, now = message.get("body", b""), self._clock()
@@ -111,6 +117,7 @@ class Observed:
         """Count the end. At the last byte, so that work after the reply does not make it look slow."""
         if self._counted is None:
             self._counted = self._outcome()
+            self._check_refusal()
             timing = self._stream.timing(started=self._started) if self._stream is not None else Timing()
             self._counters.finish(self._ticket, self._counted, now=self._clock(), timing=timing)
 
@@ -134,6 +141,12 @@ class Observed:
         if self._safety.found:
             self._has_incident = True
             self._counters.count_incident()
+
+    def _check_refusal(self) -> None:
+        if self._body is not None:
+            self._refusal.see_reply(bytes(self._body))
+        if self._refusal.found:
+            self._counters.count_refusal()
 
     def _check_format(self) -> None:
         if self._format is None or self._counted != "ok":

@@ -19,6 +19,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from luthier_server.asgi import App
 from luthier_server.config import ServerConfig
 from luthier_server.counters import Counters
+from luthier_server.feedback import Feedback
 from luthier_server.health import Prober
 from luthier_server.middleware import LuthierMiddleware
 from luthier_server.verify import Verified
@@ -70,6 +71,7 @@ async def serve(
         offered=offered_models(config),
         answer_format=verified.answer_format,
         forbidden=config.forbidden_texts,
+        feedback=Feedback(config.feedback, counters=counters) if config.feedback is not None else None,
         clock=time.monotonic,
     )
     server = uvicorn.Server(_uvicorn_config(wrapped, config))

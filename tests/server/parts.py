@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from luthier_server.answers import AnswerFormat
 from luthier_server.counters import Counters
+from luthier_server.feedback import Feedback
 from luthier_server.middleware import LuthierMiddleware
 
 
@@ -34,9 +35,12 @@ class Healthy:
 class Setup:
     """The middleware around one engine, and its counters."""
 
-    def __init__(self, engine, *, schema=None, offered=("support",), forbidden=()):
+    def __init__(
+        self, engine, *, schema=None, offered=("support",), forbidden=(), feedback=None, revision="r7-5f3a9c1b"
+    ):
         self.clock = Clock()
-        self.counters = Counters(revision="r7-5f3a9c1b")
+        self.wall_clock = Clock()
+        self.counters = Counters(revision=revision)
         self.registry = CollectorRegistry()
         self.health = Healthy()
         self.app = LuthierMiddleware(
@@ -47,8 +51,12 @@ class Setup:
             offered=offered,
             answer_format=AnswerFormat(json.dumps(schema)) if schema is not None else None,
             forbidden=forbidden,
+            feedback=feedback and self._feedback(feedback),
             clock=self.clock,
         )
+
+    def _feedback(self, config):
+        return Feedback(config, counters=self.counters, clock=self.clock, wall_clock=self.wall_clock)
 
     @property
     def outcomes(self):
