@@ -280,6 +280,16 @@ REFUSED = (
         _metric(name="FormatValidity"),
         "FormatValidity needs spec.responseSchema",
     ),
+    refuse(
+        "satisfaction without votes",
+        _metric(name="Satisfaction"),
+        "Satisfaction needs spec.feedback",
+    ),
+    refuse(
+        "an identity header that is none",
+        make_modeldeployment(feedback={"identityHeader": "x user"}),
+        "spec.feedback.identityHeader",
+    ),
     refuse("custom metric without a bound", _query(max=None), "a query needs a bound"),
     refuse("custom metric of both sides together", _query(query="sum(up)"), "a query must select one side"),
     refuse("custom bound as a number", _query(max=2.5), "max", "string"),
@@ -392,7 +402,10 @@ ACCEPTED = (
         },
     ),
     make_modeldeployment(
-        "formats", responseSchema="{}", rollout={"analysis": {"metrics": [{"name": "FormatValidity"}]}}
+        "formats",
+        responseSchema="{}",
+        feedback={},
+        rollout={"analysis": {"metrics": [{"name": "FormatValidity"}, {"name": "Satisfaction"}]}},
     ),
 )
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from luthier.deployment.replies import parse_reply
+from luthier.naming import REVISION_LABEL
 from luthier.ports import PodReply
 from luthier_server.counters import EDGES
 from servingworld import World
@@ -14,8 +15,10 @@ from servingworld import World
 Json = dict[str, Any]
 
 
-def told(*, since: float, counters: dict[str, float] | None = None, aged: bool = True) -> Json:
-    """Return a pod's reply, as JSON, from counters as this world keeps them."""
+def told(
+    *, since: float, counters: dict[str, float] | None = None, aged: bool = True, votes: Json | None = None
+) -> Json:
+    """Return a pod's reply, as JSON, from counters as this world keeps them; `votes` are [up, down] by revision."""
     c = {name: int(value) for name, value in (counters or {}).items()}
     outcomes = dict.fromkeys(("ok", "server_error", "stream_broken", "overloaded", "client_abort"), 0)
     return {
@@ -27,6 +30,8 @@ def told(*, since: float, counters: dict[str, float] | None = None, aged: bool =
         "invalidFormat": c.get("invalid", 0),
         "safetyIncidents": {"critical": c.get("critical", 0)},
         "ageExceeded": [c.get(f"edge{i}", 0) for i in range(len(EDGES))],
+        "refusals": c.get("refusals", 0),
+        **({"votes": votes} if votes is not None else {}),
         "younger": [0 if aged else c.get("started", 0)] * len(EDGES),
     }
 
@@ -67,7 +72,9 @@ class Polled:
     def poll(self) -> None:
         for name, pod in self.world.pods.items():
             since = datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
-            value = told(since=since, counters=self.world.counters.get(name, {}))
+            votes = {r: [v["up"], v["down"]] for r, v in self.world.votes.get(name, {}).items()}
+            shown = {pod["metadata"]["labels"][REVISION_LABEL]: [0, 0], **votes}
+            value = told(since=since, counters=self.world.counters.get(name, {}), votes=shown)
             reply = parse_reply(value, uid=pod["metadata"]["uid"], name=name, at=self.world.now.timestamp())
             assert reply is not None
             self.said.append(reply)

@@ -73,6 +73,10 @@ class Behaviour:
     invalid: float = 0.0
     seconds: float = 1.0
     """Every request takes so long."""
+    rated: float = 0.0
+    """Of its good answers, by a vote that any ready pod takes."""
+    down: float = 0.0
+    """Of the votes."""
 
 
 @dataclass
@@ -108,6 +112,8 @@ class World:
     events: list[Any] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     counters: dict[str, dict[str, float]] = field(default_factory=dict)
+    votes: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """By the pod that took them, the revision that answered, the rating."""
     settings: Settings = field(default_factory=Settings)
     fast: FastLane = field(default_factory=NoFastLane)
     is_away: bool = False
@@ -373,9 +379,17 @@ class World:
             return
         c["checked"] = c.get("checked", 0) + 1
         c["invalid"] = c.get("invalid", 0) + (self.random.random() < behaviour.invalid)
+        if behaviour.rated and self.random.random() < behaviour.rated:
+            self._vote(self.pods[pod]["metadata"]["labels"][REVISION_LABEL], behaviour)
         for i, edge in enumerate(EDGES if self.with_edges else ()):
             if behaviour.seconds > edge:
                 c[f"edge{i}"] = c.get(f"edge{i}", 0) + 1
+
+    def _vote(self, revision: str, behaviour: Behaviour) -> None:
+        taker = self.random.choice([name for name, pod in self.pods.items() if _is_ready(pod)])
+        rating = "down" if self.random.random() < behaviour.down else "up"
+        votes = self.votes.setdefault(taker, {}).setdefault(revision, {"up": 0, "down": 0})
+        votes[rating] += 1
 
     def _scrape(self) -> None:
         at = self.now.timestamp() - 0.5
@@ -403,6 +417,16 @@ class World:
                 rows += [({"__name__": "luthier_request_age_exceeded_total", "edge": edge_label(EDGES[i])}, f"edge{i}")]
                 rows += [({"__name__": "luthier_requests_aged_total", "edge": edge_label(EDGES[i])}, "started")]
             self.samples += [Sample(labels={**base, **extra}, value=c.get(k, 0), at=at) for extra, k in rows]
+            if self.obj["spec"].get("feedback") is not None:
+                self._scrape_votes(name, base, at)
+
+    def _scrape_votes(self, pod: str, base: dict[str, str], at: float) -> None:
+        """Bring the votes that a pod has taken; of its own revision from the first scrape on."""
+        counted = {base["revision"]: {"up": 0, "down": 0}, **self.votes.get(pod, {})}
+        for revision, by_rating in counted.items():
+            for rating, value in by_rating.items():
+                labels = {**base, "__name__": "luthier_feedback_total", "revision": revision, "rating": rating}
+                self.samples.append(Sample(labels=labels, value=value, at=at))
 
 
 def _finish(coroutine: Any) -> Any:

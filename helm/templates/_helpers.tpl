@@ -50,4 +50,10 @@ any: true
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
+{{- if .Values.feedback.enabled }}
+# No name can stand here: a creation has none when rights are checked.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+{{- end }}
 {{- end -}}

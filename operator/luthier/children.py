@@ -7,10 +7,12 @@ dropped, defaults of the API server are no change, and a restart with everything
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from luthier.api.base import GROUP
 from luthier.errors import Conflict, NameConflict
+from luthier.keys import with_new_key
 from luthier.kube import Kube
 from luthier.naming import controller_uid, digest_json
 from luthier.plan import Json, Manifest, Ref
@@ -85,6 +87,9 @@ class Children:
             NameConflict: The name belongs to an object that our object does not control.
         """
         resource = BY_KIND[manifest["kind"]]
+        if resource.write_only:
+            await self._create_unread(manifest)
+            return
         metadata = manifest["metadata"]
         live = self._store.find(resource, metadata["namespace"], metadata["name"])
         if live is None and resource.create_once:
@@ -110,6 +115,11 @@ class Children:
             self._store.deleted(ref)
         else:  # it goes later: by its finalizers, or its grace period
             self._store.wrote(reply)
+
+    async def _create_unread(self, manifest: Manifest) -> None:
+        """Make a Secret with a new key; one that is there keeps its own. Its name has our object's UID in it."""
+        with suppress(Conflict):
+            await self._kube.create(with_new_key(manifest))
 
     async def _create(self, manifest: Manifest) -> None:
         resource = BY_KIND[manifest["kind"]]

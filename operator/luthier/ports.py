@@ -77,6 +77,10 @@ class PodReply:
     critical: int
     exceeded: Sequence[int]
     aged: Sequence[int]
+    refusals: int | None = None
+    """None: the server is too old to count them."""
+    votes: Mapping[str, tuple[int, int]] | None = None
+    """All votes, and the bad ones, by the revision that gave the answer; None: it takes none."""
 
 
 class FastLane(Protocol):

@@ -16,6 +16,8 @@ class Resource:
     plural: str
     create_once: bool = False
     """Made by POST and never applied again: its template is immutable or, as with Kueue, partly another's."""
+    write_only: bool = False
+    """Made by POST and never read, nor changed, nor deleted: all that we may do with it is to make one."""
 
 
 FINETUNEJOB = Resource(api_version=API_VERSION, kind="FineTuneJob", plural="finetunejobs")
@@ -35,8 +37,9 @@ CHILDREN = (JOB, POD, SERVICE, DEPLOYMENT, CONTROLLERREVISION, HTTPROUTE)
 """Watched by label, kept in the child store."""
 
 PVC = Resource(api_version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims")
+SECRET = Resource(api_version="v1", kind="Secret", plural="secrets", write_only=True)
 CONFIGMAP = Resource(api_version="v1", kind="ConfigMap", plural="configmaps")
 LEASE = Resource(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
 EVENT = Resource(api_version="v1", kind="Event", plural="events")
 
-BY_KIND = {r.kind: r for r in (*OWN, *CHILDREN, PVC, CONFIGMAP, LEASE, EVENT)}
+BY_KIND = {r.kind: r for r in (*OWN, *CHILDREN, PVC, SECRET, CONFIGMAP, LEASE, EVENT)}

@@ -7,6 +7,7 @@ import pytest
 from factories import make_modeldeployment
 from luthier.api.modeldeployment import ModelDeploymentSpec
 from luthier.deployment.build import Backend, build_deployment, build_route, build_service, build_template
+from luthier.deployment.feedback import build_key
 from luthier.deployment.revision import (
     Evidence,
     Model,
@@ -43,12 +44,15 @@ REVISION = Revision(
     evidence=Evidence(name="tickets-eval", uid="e-uid", verdict="Passed", summary="82 % exact"),
     template=build_template(OWNER, SPEC, MODEL, name=NAME, settings=Settings()),
 )
+VOTED = ModelDeploymentSpec.model_validate({**OWNER["spec"], "feedback": {"identityHeader": "x-user"}})
 
 
 @pytest.mark.parametrize(
     ("name", "manifest"),
     [
         ("serving-deployment", build_deployment(OWNER, REVISION, replicas=2)),
+        ("serving-template-with-votes", build_template(OWNER, VOTED, MODEL, name=NAME, settings=Settings())),
+        ("serving-feedback-key", build_key(OWNER)),
         ("serving-service", build_service(OWNER, REVISION)),
         ("serving-revision", build_record(OWNER, REVISION)),
         (
@@ -98,6 +102,8 @@ def test_what_is_outside_the_hash(change):
         {"server": {"enforceEager": True}},
         {"resources": None},
         {"responseSchema": "{}"},
+        {"feedback": {}},
+        {"feedback": {"identityHeader": "x-user"}},
     ],
 )
 def test_what_is_inside_the_hash(change):

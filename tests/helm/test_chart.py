@@ -51,6 +51,23 @@ def test_no_rule_is_a_wildcard_and_none_touches_secrets(helm):
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
+@pytest.mark.parametrize("namespaces", ["[]", '["team-a","team-b"]'])
+def test_with_feedback_it_may_make_secrets_and_do_nothing_else_with_them(helm, namespaces):
+    documents = render(helm, 'feedback={"enabled":true}', f"watchNamespaces={namespaces}")
+    plain = render(helm, f"watchNamespaces={namespaces}")
+    more = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}
+    for document in plain:
+        if document["kind"] in ("Role", "ClusterRole"):
+            [now] = [
+                d
+                for d in documents
+                if (d["kind"], d["metadata"]["name"]) == (document["kind"], document["metadata"]["name"])
+                and d["metadata"].get("namespace") == document["metadata"].get("namespace")
+            ]
+            is_working = any("httproutes" in rule["resources"] for rule in document["rules"])
+            assert now["rules"] == document["rules"] + ([more] if is_working else [])
+
+
 def test_the_operator_may_do_what_it_does_and_no_more(helm):
     rules = named(render(helm), "ClusterRole", "luthier")["rules"]
     granted = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}

@@ -138,18 +138,23 @@ class AnalysisMetric(KubeModel):
     )
 
     name: Annotated[
-        Literal["ErrorRate", "FormatValidity", "Latency", "LatencyCeiling"],
+        Literal["ErrorRate", "FormatValidity", "Latency", "LatencyCeiling", "RefusalRate", "Satisfaction"],
         Field(
             description=(
                 "ErrorRate: refused, failed or broken requests. FormatValidity: answers that break responseSchema. "
-                "Latency: above the stable's p95 plus maxIncreasePercent. LatencyCeiling: above ceilingSeconds."
+                "Latency: above the stable's p95 plus maxIncreasePercent. LatencyCeiling: above ceilingSeconds. "
+                "RefusalRate: answers in which the model declines. Satisfaction: down votes out of all votes; only "
+                "shown until both sides have 50."
             )
         ),
     ]
     max_increase_percent: Annotated[
         int | None,
         Field(
-            default=None, ge=0, le=10_000, description="Allowed rise relative to the stable; absent: 10, Latency 20."
+            default=None,
+            ge=0,
+            le=10_000,
+            description="Allowed rise relative to the stable; absent: 10, Latency and Satisfaction 20.",
         ),
     ]
     floor_percent: Annotated[
@@ -238,7 +243,8 @@ class Analysis(KubeModel):
             default=None,
             min_length=1,
             max_length=8,
-            description="Absent: ErrorRate and Latency, and FormatValidity when responseSchema is set.",
+            description="Absent: ErrorRate and Latency, FormatValidity when responseSchema is set, and Satisfaction "
+            "when feedback is.",
             json_schema_extra=list_map("name"),
         ),
     ]
@@ -359,6 +365,21 @@ class Safety(KubeModel):
     ]
 
 
+class Feedback(KubeModel):
+    """Take votes on answers at /v1/feedback; there for `feedback: {}` too. A change is a new revision."""
+
+    identity_header: Annotated[
+        str | None,
+        Field(
+            default=None,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$",
+            description="The header by which the gateway says who votes, and which clients cannot set. Absent: `user` "
+            "of the vote, which clients choose, and no limit for votes without it.",
+        ),
+    ]
+
+
 class ModelDeploymentSpec(KubeModel):
     """What is served, on whose judgement, and how traffic gets there."""
 
@@ -378,6 +399,12 @@ class ModelDeploymentSpec(KubeModel):
                 "!has(self.rollout.analysis.metrics) || "
                 "self.rollout.analysis.metrics.all(m, m.name != 'FormatValidity')",
                 "FormatValidity needs spec.responseSchema: without it no answer is checked",
+            ),
+            (
+                "has(self.feedback) || !has(self.rollout) || !has(self.rollout.analysis) || "
+                "!has(self.rollout.analysis.metrics) || "
+                "self.rollout.analysis.metrics.all(m, m.name != 'Satisfaction')",
+                "Satisfaction needs spec.feedback: without it no votes are taken",
             ),
         ),
     )
@@ -412,6 +439,7 @@ class ModelDeploymentSpec(KubeModel):
     safety: Annotated[
         Safety | None, Field(default=None, description="Critical safety incidents; a change is a new revision.")
     ]
+    feedback: Annotated[Feedback | None, Field(default=None, description="Votes on answers; absent: none are taken.")]
     rollout: Annotated[Rollout, Field(default_factory=Rollout, description="How traffic moves.")]
     progress_deadline_seconds: Annotated[
         int, Field(default=900, ge=30, le=86_400, description="A candidate that is not ready by then is rejected.")

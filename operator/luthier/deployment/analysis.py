@@ -26,7 +26,7 @@ from luthier.deployment.counters import (
 )
 from luthier.deployment.detectable import detectable_rate
 from luthier.deployment.gates import Counts, Evidence
-from luthier.deployment.memory import Memory, begin
+from luthier.deployment.memory import MIN_RATINGS, Memory, begin
 from luthier.deployment.metrics import Gate
 from luthier.deployment.queries import Answer
 from luthier.deployment.replies import (
@@ -93,6 +93,8 @@ class Scene:
     stable_ready: tuple[tuple[str, str], ...]
     min_samples: int
     threshold: float
+    revisions: Mapping[str, Arm] = field(default_factory=dict)
+    """The sides by revision's name: votes name it, and any pod takes them."""
     running_since: Mapping[str, float] = field(default_factory=dict)
     """When a pod's container started, Unix seconds by the pod's UID; unknown of others."""
 
@@ -117,8 +119,8 @@ def read(memory: Memory | None, gating: Sequence[Gate], measured: Measured, scen
     memory = memory or begin(now)
     arms: dict[str, Arm] = {scene.candidate_prefix: "candidate", scene.stable_prefix: "stable"}
     edges = memory.edges(gating)
-    scraped = timelines(measured.samples, arms=arms, edges=edges)
-    polled = reply_timelines(measured.replies, arms=arms, edges=edges)
+    scraped = timelines(measured.samples, arms=arms, edges=edges, revisions=scene.revisions)
+    polled = reply_timelines(measured.replies, arms=arms, edges=edges, revisions=scene.revisions)
     names = {reply.name: reply.uid for reply in measured.replies}
     found = merged(scraped, polled, names=names)
     seconds = _look_seconds(now - memory.at, scene, has_replies=bool(polled))
@@ -197,6 +199,8 @@ def _look(memory: Memory, gating: Sequence[Gate], counts: ArmCounts, *, end: flo
         else:
             evidence[gate.name] = gates.look(old, gate.against(old), taken, at=end)
     memory = memory.exposed(counts.candidate["started"], counts.candidate["bad"])
+    if memory.since is not None:
+        memory = memory.rated(counts.candidate["rated"], counts.stable["rated"])
     memory = _split(memory, counts, end=end, scene=scene)
     return _warmed(replace(memory, at=end, evidence=evidence), counts.candidate["started"])
 
@@ -272,6 +276,8 @@ def choose_p95_edge(samples: Sequence[Sample]) -> int | None:
 
 
 def _failed(gate: Gate, memory: Memory, scene: Scene) -> bool:
+    if gate.is_vote and not memory.has_ratings:
+        return False
     evidence = memory.evidence.get(gate.name, Evidence())
     return gates.has_failed(evidence, gate.against(evidence), threshold=scene.threshold)
 
@@ -297,7 +303,8 @@ def _flaws(scraped: Found, polled: Found, memory: Memory, gating: Sequence[Gate]
 def _needed(memory: Memory, gating: Sequence[Gate]) -> set[Counter]:
     """Return the counters without which a gate sees less than there is. Without an edge, nobody has asked for them."""
     edges = memory.edges(gating)
-    asked = {"slow": edges.slow_stable is not None, "over": edges.over is not None}
+    # Votes are nobody's duty: a stable without spec.feedback has none, and is no reason to wait.
+    asked = {"slow": edges.slow_stable is not None, "over": edges.over is not None, "down": False}
     return {counter for gate in gating if asked.get(gate.bad, True) for counter in (gate.bad, gate.started)}
 
 
@@ -306,11 +313,13 @@ def _judge(gate: Gate, memory: Memory, scene: Scene, measured: Measured) -> Metr
     n = evidence.totals
     outcome: Outcome = "Inconclusive"
     log_e = gates.log_evidence(evidence, gate.against(evidence))
-    why = f"{n.candidate_started} of {scene.min_samples} candidate requests"
+    lacking = _lacks(gate, memory, scene)
     if _failed(gate, memory, scene):
         outcome = "Fail"
         why = f"evidence {gates.format_log(log_e)} ≥ {scene.threshold:g}"
-    elif n.candidate_started >= scene.min_samples:
+    elif lacking is not None:
+        why = lacking
+    else:
         blocked = _cannot_pass(gate, memory, scene, log_e)
         outcome = "Inconclusive" if blocked else "Pass"
         why = blocked or f"evidence {gates.format_log(log_e)} < {scene.threshold:g}"
@@ -344,10 +353,23 @@ def _detectable(gate: Gate, memory: Memory, scene: Scene, evidence: Evidence) ->
     return None if rate is None else f"{100 * rate:.3g} %"
 
 
+def _lacks(gate: Gate, memory: Memory, scene: Scene) -> str | None:
+    """Return what has to come before a metric says anything."""
+    if gate.is_vote:
+        ours, theirs = memory.ratings
+        return (
+            None if memory.has_ratings else f"advisory until both sides have {MIN_RATINGS} votes: {ours} and {theirs}"
+        )
+    started = memory.evidence.get(gate.name, Evidence()).totals.candidate_started
+    return f"{started} of {scene.min_samples} candidate requests" if started < scene.min_samples else None
+
+
 def _cannot_pass(gate: Gate, memory: Memory, scene: Scene, log_e: float) -> str | None:
     """Return why enough samples are still no pass."""
     if log_e >= math.log(SUSPICION):
         return f"Suspected: evidence {gates.format_log(log_e)} of {scene.threshold:g} for a fail"
+    if gate.is_vote:
+        return None  # few people vote: nobody waits for more of it at this weight
     evidence = memory.evidence[gate.name]
     n = evidence.totals
     if gate.against(evidence).ratio is not None and n.stable_started == 0:
@@ -366,12 +388,14 @@ def _load_ratio(candidate: float, stable: float, scene: Scene) -> float | None:
     return (candidate / pods_c) / (stable / pods_s) if pods_c and pods_s and stable else None
 
 
-def is_required(gate: Gate, scene: Scene) -> bool:
+def is_required(gate: Gate, memory: Memory, scene: Scene) -> bool:
     """Say whether a metric can pass at this weight at all.
 
     With r pods on both sides, latency is comparable from about 33 % on. Below that it can fail but never pass, and an
-    analysis step that waited for it would wait for ever.
+    analysis step that waited for it would wait for ever. Votes count once there are enough.
     """
+    if gate.is_vote:
+        return memory.has_ratings
     if gate.name != "Latency":
         return True
     load = _load_ratio(scene.weight, 100 - scene.weight, scene)
@@ -390,10 +414,11 @@ def _together(
         return "Inconclusive", "NotYet", "the weight is not in force yet"
     if mismatch := _mismatch(memory, scene):
         return "Error", "SplitMismatch", mismatch
-    required = [m for gate, m in zip(gating, metrics, strict=True) if is_required(gate, scene)]
+    asked = [(gate, m) for gate, m in zip(gating, metrics, strict=True) if is_required(gate, memory, scene)]
+    required = [m for _, m in asked]
     if unhealthy := _unhealthy(gating, memory):
         return "Inconclusive", "BaselineUnhealthy", unhealthy
-    least = min([memory.candidate_started, *(m.candidate_started for m in required)])
+    least = min([memory.candidate_started, *(m.candidate_started for gate, m in asked if not gate.is_vote)])
     if least < scene.min_samples:
         code = f"NotYet({least}/{scene.min_samples})"
         return "Inconclusive", code, f"{least} of {scene.min_samples} candidate requests at {scene.weight} %"

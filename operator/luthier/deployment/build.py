@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from luthier.api.base import GROUP
 from luthier.api.modeldeployment import ModelDeploymentSpec
+from luthier.deployment.feedback import feedback_config, key_mounts, key_volumes
 from luthier.deployment.revision import Model, Revision, copy_record
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, child_labels, child_metadata, child_name
 from luthier.plan import Json, Manifest
@@ -51,6 +52,7 @@ def build_template(owner: Json, spec: ModelDeploymentSpec, model: Model, *, name
         enforce_eager=spec.server.enforce_eager,
         response_schema=spec.response_schema,
         forbidden_texts=tuple(spec.safety.forbidden_texts) if spec.safety else (),
+        feedback=feedback_config(spec),
         cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
         drain_seconds=spec.gateway.request_timeout_seconds,
     )
@@ -66,7 +68,7 @@ def build_template(owner: Json, spec: ModelDeploymentSpec, model: Model, *, name
             "HOME": "/tmp",
         },
         resources=resources,
-        mounts=[*claim_mounts(claims), *scratch_mounts(shm=True)],
+        mounts=[*claim_mounts(claims), *key_mounts(spec), *scratch_mounts(shm=True)],
         ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         startupProbe=_probe("ready", failures=math.ceil(settings.server_startup_seconds / _PROBE_SECONDS)),
         readinessProbe=_probe("ready", failures=3),
@@ -86,7 +88,7 @@ def build_template(owner: Json, spec: ModelDeploymentSpec, model: Model, *, name
         },
         "spec": build_pod_spec(
             containers=[container],
-            volumes=[*claim_volumes(claims), *scratch_volumes(shm=True)],
+            volumes=[*claim_volumes(claims), *key_volumes(owner, spec), *scratch_volumes(shm=True)],
             scheduling=spec.scheduling,
             # Idle pods stop at once; one with an answer in progress stays as long as the gateway waits for it.
             grace_seconds=DRAIN_SECONDS + config.linger_seconds + config.drain_seconds + STOP_SECONDS,

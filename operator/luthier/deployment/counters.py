@@ -18,10 +18,28 @@ from luthier.ports import Sample
 from luthier_server.counters import EDGES, edge_label
 
 Arm = Literal["candidate", "stable"]
-Counter = Literal["started", "bad", "checked", "invalid", "slow", "slow_of", "over", "over_of", "critical"]
+Counter = Literal[
+    "started",
+    "bad",
+    "checked",
+    "invalid",
+    "slow",
+    "slow_of",
+    "over",
+    "over_of",
+    "critical",
+    "refusals",
+    "rated",
+    "down",
+    "rated_other",
+    "down_other",
+]
 """`slow`: lived longer than the latency test's edge of this arm; `over`: than the absolute ceiling's edge.
-`slow_of`, `over_of`: out of how many, those that began longer ago than the same edge."""
+`slow_of`, `over_of`: out of how many, those that began longer ago than the same edge. `rated`, `down`: votes, and bad
+ones, on this arm's answers; `rated_other`, `down_other`: on the other arm's, that this arm's pods have taken."""
 COUNTERS: tuple[Counter, ...] = get_args(Counter)
+_FIRST_COUNTERS = COUNTERS[: COUNTERS.index("refusals")]
+"""What the memory had before votes: the others are left out of it where a pod has none."""
 
 STARTED = "luthier_requests_started_total"
 FINISHED = "luthier_requests_total"
@@ -30,6 +48,8 @@ INVALID = "luthier_responses_invalid_format_total"
 AGE_EXCEEDED = "luthier_request_age_exceeded_total"
 AGED = "luthier_requests_aged_total"
 INCIDENTS = "luthier_safety_incidents_total"
+REFUSALS = "luthier_refusals_total"
+VOTES = "luthier_feedback_total"
 SINCE = "luthier_counting_since_seconds"
 OLD_PROCESS_SECONDS = 600.0
 """A process that began so long before the first look, and was never read, starts at its first sample: when its earlier
@@ -81,12 +101,16 @@ class PodCounters:
     """When the process that counts began; None: its samples do not say."""
 
     def to_list(self) -> list[str | float | None]:
-        return [self.arm[0], self.at, self.process, *(self.values.get(counter) for counter in COUNTERS)]
+        # An older operator reads no more than the first ones; a 0 is found again in the next pass' samples.
+        has_more = any(self.values.get(counter) for counter in COUNTERS[len(_FIRST_COUNTERS) :])
+        kept = COUNTERS if has_more else _FIRST_COUNTERS
+        return [self.arm[0], self.at, self.process, *(self.values.get(counter) for counter in kept)]
 
     @classmethod
     def from_list(cls, data: Sequence[str | float | None]) -> PodCounters:
         arm, at, process, *values = data
-        known = {c: float(v) for c, v in zip(COUNTERS, values, strict=True) if v is not None}
+        kept = COUNTERS if len(values) > len(_FIRST_COUNTERS) else _FIRST_COUNTERS
+        known = {c: float(v) for c, v in zip(kept, values, strict=True) if v is not None}
         return cls(
             arm="candidate" if arm == "c" else "stable",
             at=float(at or 0),
@@ -132,7 +156,9 @@ class PodSeries:
     """Some scrape had what no counter can be: infinity, less than 0, no number."""
 
 
-def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edges) -> dict[str, PodSeries]:
+def timelines(
+    samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edges, revisions: Mapping[str, Arm] | None = None
+) -> dict[str, PodSeries]:
     """Return each pod's counters by time of scrape.
 
     A pod that is scraped twice, by two jobs or two servers, is counted once. A scrape with a value that is none is
@@ -142,6 +168,7 @@ def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edge
         samples: Raw samples of the serving counters.
         arms: The arm by prefix of the pod's name.
         edges: Which edge counts as `slow` and `over`.
+        revisions: The arm by revision, of votes: whichever pod took one.
     """
     sources: dict[str, dict[Source, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     known: dict[str, Arm] = {}
@@ -154,12 +181,13 @@ def timelines(samples: Iterable[Sample], *, arms: Mapping[str, Arm], edges: Edge
         pod = sample.labels.get("pod_uid") or name
         known[pod] = arm
         sources[pod][_source_of(sample.labels)].append(sample)
-    return {pod: _series(arm, _chosen(sources[pod]), edges) for pod, arm in known.items()}
+    return {pod: _series(arm, _chosen(sources[pod]), edges, revisions or {}) for pod, arm in known.items()}
 
 
 Source = tuple[tuple[str, str], ...]
 """Labels that tell the scraper, not what was counted."""
-_COUNTED_BY = frozenset({"__name__", "outcome", "edge", "severity"})
+_COUNTED_BY = frozenset({"__name__", "outcome", "edge", "severity", "rating", "revision"})
+"""The revision too: of votes, it is that of the answer and not that of the pod."""
 
 
 def _source_of(labels: Mapping[str, str]) -> Source:
@@ -175,17 +203,29 @@ def _chosen(sources: Mapping[Source, list[Sample]]) -> list[Sample]:
     return next(samples for _, samples in sorted(sources.items()) if 2 * len(samples) >= most)
 
 
-def _series(arm: Arm, samples: Iterable[Sample], edges: Edges) -> PodSeries:
+def _series(arm: Arm, samples: Iterable[Sample], edges: Edges, revisions: Mapping[str, Arm]) -> PodSeries:
     timeline: Timeline = defaultdict(dict)
     refused = set()
     for sample in samples:
-        for counter in _counters_of(sample.labels, arm, edges):
+        for counter in _counters_of(sample.labels, arm, edges, revisions):
             row = timeline[sample.at]
             row[counter] = row.get(counter, 0.0) + sample.value
             if not 0 <= sample.value < math.inf:
                 refused.add(sample.at)
-    kept = {at: row for at, row in timeline.items() if at not in refused}
+    kept = {at: with_unseen_votes(row) for at, row in timeline.items() if at not in refused}
     return PodSeries(arm=arm, timeline=kept, has_refused=bool(refused))
+
+
+def with_unseen_votes(row: dict[Column, float]) -> dict[Column, float]:
+    """Return a row in which the other arm's votes are 0 until there is one: a pod cannot know who they will be for."""
+    return {"rated": 0, "down": 0, "rated_other": 0, "down_other": 0, **row} if "rated" in row else row
+
+
+def vote_counters(pod: Arm, voted: Arm, *, is_down: bool) -> list[Counter]:
+    """Return what a vote counts as that a pod of one arm has taken on an answer of another, or of the same."""
+    if pod == voted:
+        return ["rated", "down"] if is_down else ["rated"]
+    return ["rated_other", "down_other"] if is_down else ["rated_other"]
 
 
 def arm_of(name: str, arms: Mapping[str, Arm]) -> Arm | None:
@@ -193,13 +233,22 @@ def arm_of(name: str, arms: Mapping[str, Arm]) -> Arm | None:
     return next((arm for prefix, arm in arms.items() if name.startswith(prefix)), None)
 
 
-_PLAIN: dict[str, Column] = {STARTED: "started", CHECKED: "checked", INVALID: "invalid", SINCE: "process"}
+_PLAIN: dict[str, Column] = {
+    STARTED: "started",
+    CHECKED: "checked",
+    INVALID: "invalid",
+    SINCE: "process",
+    REFUSALS: "refusals",
+}
 
 
-def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges) -> list[Column]:
+def _counters_of(labels: Mapping[str, str], arm: Arm, edges: Edges, revisions: Mapping[str, Arm]) -> Sequence[Column]:
     name = labels.get("__name__", "")
     if name in _PLAIN:
         return [_PLAIN[name]]
+    if name == VOTES:
+        voted = revisions.get(labels.get("revision", ""))
+        return vote_counters(arm, voted, is_down=labels.get("rating") == "down") if voted is not None else []
     if name == FINISHED:
         return ["bad"] if labels.get("outcome") in BAD_OUTCOMES else []
     if name == INCIDENTS:
@@ -260,8 +309,15 @@ def split_by_look(
                 counts[index][arm][counter] += more
         if known.at > -math.inf:
             newest[pod] = known
-    looked = zip(counts, apart, strict=True)
-    return [ArmCounts(candidate=c["candidate"], stable=c["stable"], uncounted=n) for c, n in looked], newest
+    return [_arm_counts(c["candidate"], c["stable"], n) for c, n in zip(counts, apart, strict=True)], newest
+
+
+def _arm_counts(candidate: dict[Counter, int], stable: dict[Counter, int], uncounted: int) -> ArmCounts:
+    """Return what each arm did, with the votes on its answers that the other's pods have taken."""
+    for mine, other in ((candidate, stable), (stable, candidate)):
+        mine["rated"] += other["rated_other"]
+        mine["down"] += other["down_other"]
+    return ArmCounts(candidate=candidate, stable=stable, uncounted=uncounted)
 
 
 def _has_fallen(row: Mapping[Column, float], known: PodCounters) -> bool:
@@ -372,4 +428,9 @@ _METRIC: dict[Counter, str] = {
     "slow_of": AGED,
     "over_of": AGED,
     "critical": INCIDENTS,
+    "refusals": REFUSALS,
+    "rated": VOTES,
+    "down": VOTES,
+    "rated_other": VOTES,
+    "down_other": VOTES,
 }

@@ -22,6 +22,7 @@ from luthier.deployment.build import (
 )
 from luthier.deployment.case import Case, outcome_of
 from luthier.deployment.display import show
+from luthier.deployment.feedback import build_key, waits_for_key
 from luthier.deployment.hooks import calls_of, keep_notices
 from luthier.deployment.observe import revision_of
 from luthier.deployment.overrides import mark_overrides
@@ -155,6 +156,8 @@ def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
             replicas = _leftover(case, status, revision.name)
         if replicas is None:
             continue
+        if waits_for_key(revision, case.seen.pods_of(revision.name), replicas=replicas):
+            yield build_key(case.obj)
         outcome = _outcome(case, status, revision.name)
         yield build_deployment(case.obj, revision, replicas=replicas, outcome=outcome)
         yield build_service(case.obj, revision)

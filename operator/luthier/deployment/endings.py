@@ -267,6 +267,10 @@ def without_queries(metrics: Sequence[MetricStatus]) -> list[MetricStatus]:
     return [metric.model_copy(update={"query": ""}) for metric in metrics]
 
 
+def _counted(metric: MetricStatus) -> str:
+    return "votes" if metric.name == "Satisfaction" else "req"
+
+
 def _verdict(ending: Ending, name: str, metrics: Sequence[MetricStatus]) -> str:
     short = f"r{number_of(name)}"
     if ending.outcome != "RolledBack":
@@ -277,4 +281,4 @@ def _verdict(ending: Ending, name: str, metrics: Sequence[MetricStatus]) -> str:
     subject = failed.message.partition(" (")[0].rsplit(" ", 2)[0]  # "errors 41 % (21/51) vs …"
     ours = share(failed.candidate_bad, failed.candidate_started)
     stable = share(failed.stable_bad, failed.stable_started)
-    return f"RolledBack({short}: {subject} {ours} vs {stable}, {failed.candidate_started} req)"[:160]
+    return f"RolledBack({short}: {subject} {ours} vs {stable}, {failed.candidate_started} {_counted(failed)})"[:160]

@@ -45,6 +45,7 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
         stable_ready=ready_ids(seen.pods_of(stable.name)),
         min_samples=own_samples or options.min_samples,
         threshold=threshold(options, len(gating)),
+        revisions={candidate.name: "candidate", stable.name: "stable"},
         running_since=running_since(seen.pods),
     )
     reading = analysis.read(watching.for_watch(memory_of(rollout), gating), gating, seen.measured, scene)

@@ -22,6 +22,8 @@ VERSION = 3
 MEMORY_LIMIT = 60_000
 """Bytes of the memory in status; above, the pods' counters are left out (the next pass finds them in Prometheus)."""
 EDGE_SECONDS = 120.0
+MIN_RATINGS = 50
+"""Of each side: with fewer, satisfaction is shown and decides nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +51,23 @@ class Memory:
     """Requests of candidate and stable since the weight came into force, of all pods."""
     split_since: float | None = None
     """From when they are counted: what was read late of the time before is none of it."""
+    ratings: tuple[int, int] = (0, 0)
+    """Votes on answers of candidate and stable in the whole rollout, while the candidate had a weight in force."""
     pods: Pods = field(default_factory=dict)
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
 
     def exposed(self, started: int, bad: int) -> Memory:
         """Return it after so many more candidate requests, of which so many were bad."""
         return replace(self, requests_exposed=self.requests_exposed + started, bad_served=self.bad_served + bad)
+
+    def rated(self, candidate: int, stable: int) -> Memory:
+        """Return it after so many more votes on both sides' answers."""
+        return replace(self, ratings=(self.ratings[0] + candidate, self.ratings[1] + stable))
+
+    @property
+    def has_ratings(self) -> bool:
+        """Whether both sides have so many votes that they decide."""
+        return min(self.ratings) >= MIN_RATINGS
 
     def edges(self, gating: Sequence[Gate]) -> Edges:
         """Return the edges to read next."""
@@ -79,6 +92,7 @@ class Memory:
             "edge": [self.edge, self.edge_at],
             "exposed": [self.requests_exposed, self.bad_served],
             "split": [*self.split, self.split_since],
+            **({"rated": list(self.ratings)} if any(self.ratings) else {}),
             "pods": pods_to_json(self.pods),
             "m": {name: e.to_json() for name, e in self.evidence.items()},
         }
@@ -100,6 +114,7 @@ def load(text: str | None) -> Memory | None:
         candidate_started, warm_at = value["warm"]
         requests_exposed, bad_served = value.get("exposed", (0, 0))  # an older operator did not count them
         ours, theirs, split_since = value.get("split", (0, 0, None))
+        rated, stable_rated = value.get("rated", (0, 0))
         edge, edge_at = value["edge"]
         return Memory(
             at=value["at"],
@@ -114,6 +129,7 @@ def load(text: str | None) -> Memory | None:
             bad_served=bad_served,
             split=(ours, theirs),
             split_since=split_since,
+            ratings=(rated, stable_rated),
             pods=pods_from_json(value["pods"]),
             evidence={name: Evidence.from_json(e) for name, e in value["m"].items()},
         )

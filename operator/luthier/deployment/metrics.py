@@ -9,7 +9,8 @@ from luthier.api.modeldeployment import Analysis, AnalysisMetric, ModelDeploymen
 from luthier.deployment.counters import Counter, edge_above
 from luthier.deployment.gates import Evidence, Hypothesis
 
-DEFAULT_INCREASE = {"Latency": 20}
+DEFAULT_INCREASE = {"Latency": 20, "Satisfaction": 20}
+"""Percent. A fifth more down votes: where every fifth vote is down, satisfaction is 5 % lower then."""
 MIN_FLOOR = 0.0001
 """Where the floor is all that is asked, it cannot be 0."""
 
@@ -18,6 +19,14 @@ _COUNTED: dict[str, tuple[Counter, Counter]] = {
     "FormatValidity": ("invalid", "checked"),
     "Latency": ("slow", "slow_of"),
     "LatencyCeiling": ("over", "over_of"),
+    "RefusalRate": ("refusals", "started"),
+    "Satisfaction": ("down", "rated"),
+}
+_SUBJECTS = {
+    "ErrorRate": "errors",
+    "FormatValidity": "invalid answers",
+    "RefusalRate": "refusals",
+    "Satisfaction": "down votes",
 }
 
 
@@ -40,6 +49,11 @@ class Gate:
     def is_latency(self) -> bool:
         return self.bad in ("slow", "over")
 
+    @property
+    def is_vote(self) -> bool:
+        """Whether people decide what is bad, when and if they like."""
+        return self.bad == "down"
+
     def against(self, evidence: Evidence) -> Hypothesis:
         """Return what must be refuted, given what is known of the stable.
 
@@ -55,6 +69,7 @@ def gates_of(spec: ModelDeploymentSpec) -> tuple[Gate, ...]:
     metrics = spec.rollout.analysis.metrics
     if metrics is None:
         names = ["ErrorRate", "Latency", *(["FormatValidity"] if spec.response_schema else [])]
+        names += ["Satisfaction"] if spec.feedback is not None else []
         metrics = [AnalysisMetric.model_validate({"name": name}) for name in names]
     return tuple(_gate(metric) for metric in metrics)
 
@@ -77,8 +92,7 @@ def _gate(metric: AnalysisMetric) -> Gate:
         subject = f"over {metric.ceiling_seconds} s"
         return Gate(name=metric.name, subject=subject, hypothesis=hypothesis, bad=bad, started=started, over=over)
     hypothesis = Hypothesis(ratio=1 + increase / 100, floor=floor if floor > 0 else None)
-    subject = "errors" if metric.name == "ErrorRate" else "invalid answers"
-    return Gate(name=metric.name, subject=subject, hypothesis=hypothesis, bad=bad, started=started)
+    return Gate(name=metric.name, subject=_SUBJECTS[metric.name], hypothesis=hypothesis, bad=bad, started=started)
 
 
 def threshold(analysis: Analysis, metrics: int) -> float:

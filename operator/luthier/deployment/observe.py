@@ -13,7 +13,18 @@ from luthier.deployment.acts import read_acts
 from luthier.deployment.admission import resolve_model
 from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
-from luthier.deployment.counters import AGE_EXCEEDED, AGED, CHECKED, FINISHED, INCIDENTS, INVALID, SINCE, STARTED
+from luthier.deployment.counters import (
+    AGE_EXCEEDED,
+    AGED,
+    CHECKED,
+    FINISHED,
+    INCIDENTS,
+    INVALID,
+    REFUSALS,
+    SINCE,
+    STARTED,
+    VOTES,
+)
 from luthier.deployment.look import NOT_ASKED, fails_by_pods, pod_prefix
 from luthier.deployment.memory import Memory, begin, load
 from luthier.deployment.metrics import Gate
@@ -319,6 +330,8 @@ def render_query(
         SINCE,
         INCIDENTS,
         *([CHECKED, INVALID] if any(g.bad == "invalid" for g in gating) else []),
+        *([REFUSALS] if any(g.bad == "refusals" for g in gating) else []),
+        *([VOTES] if any(g.is_vote for g in gating) else []),
     ]
     names += [AGE_EXCEEDED, AGED] if edges else []
     # An empty alternative matches the series that have no such label.

@@ -21,6 +21,8 @@ from luthier.deployment.counters import (
     PodCounters,
     PodSeries,
     arm_of,
+    vote_counters,
+    with_unseen_votes,
 )
 from luthier.plan import Json
 from luthier.ports import PodReply
@@ -29,6 +31,8 @@ from luthier_server.counters import EDGES
 MAX_COUNT = 2**53
 """Prometheus' numbers are floats: beyond, the two lanes would not agree."""
 MIN_REQUESTS_FOR_P95 = 20
+MAX_VOTED_REVISIONS = 16
+"""A pod shows fewer."""
 
 Found = dict[str, PodSeries]
 
@@ -53,8 +57,10 @@ def parse_reply(value: Json, *, uid: str, name: str, at: float) -> PodReply | No
             critical=_count(value["safetyIncidents"]["critical"]),
             exceeded=_by_edge(value["ageExceeded"]),
             aged=array("q", [_count(started - younger) for younger in _by_edge(value["younger"])]),
+            refusals=_count(value["refusals"]) if "refusals" in value else None,
+            votes=_votes(value["votes"]) if "votes" in value else None,
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
@@ -64,20 +70,29 @@ def _count(value: object) -> int:
     return value
 
 
+def _votes(value: Json) -> dict[str, tuple[int, int]]:
+    if len(value) > MAX_VOTED_REVISIONS:
+        raise ValueError(f"votes on {len(value)} revisions")
+    counted = {str(revision): (_count(up), _count(down)) for revision, (up, down) in value.items()}
+    return {revision: (up + down, down) for revision, (up, down) in counted.items()}
+
+
 def _by_edge(values: Sequence[object]) -> array[int]:
     if len(values) != len(EDGES):
         raise ValueError(f"{len(values)} numbers for {len(EDGES)} edges")
     return array("q", map(_count, values))
 
 
-def reply_timelines(replies: Iterable[PodReply], *, arms: Mapping[str, Arm], edges: Edges) -> Found:
-    """Return each polled pod's counters by time."""
+def reply_timelines(
+    replies: Iterable[PodReply], *, arms: Mapping[str, Arm], edges: Edges, revisions: Mapping[str, Arm] | None = None
+) -> Found:
+    """Return each polled pod's counters by time; `revisions` says whose answers votes are on."""
     found: Found = {}
     for reply in replies:
         arm = arm_of(reply.name, arms)
         if arm is not None:
             series = found.setdefault(reply.uid, PodSeries(arm=arm, timeline={}))
-            series.timeline[reply.at] = _row(reply, arm, edges)
+            series.timeline[reply.at] = _row(reply, arm, edges) | _vote_row(reply, arm, revisions or {})
     return found
 
 
@@ -95,10 +110,22 @@ def _row(reply: PodReply, arm: Arm, edges: Edges) -> dict[Column, float]:
         ("slow", "slow_of", slow),
         ("over", "over_of", edges.over),
     )
+    if reply.refusals is not None:
+        row["refusals"] = reply.refusals
     for exceeded, aged, edge in named:
         if edge is not None:
             row[exceeded], row[aged] = reply.exceeded[edge], reply.aged[edge]
     return row
+
+
+def _vote_row(reply: PodReply, arm: Arm, revisions: Mapping[str, Arm]) -> dict[Column, float]:
+    row: dict[Column, float] = {}
+    for revision, (rated, down) in (reply.votes or {}).items():
+        voted = revisions.get(revision)
+        if voted is not None:
+            columns = vote_counters(arm, voted, is_down=True)
+            row |= dict(zip(columns, (rated, down), strict=True))
+    return with_unseen_votes(row)
 
 
 def merged(scraped: Found, polled: Found, *, names: Mapping[str, str]) -> Found:

@@ -82,7 +82,8 @@ def _meaning(spec: ModelDeploymentSpec) -> dict[str, Any]:
         "responseSchema": spec.response_schema,
     }
     # Only when it is there: specs written before it existed mean what they meant.
-    return meaning | ({"safety": spec.safety.to_json()} if spec.safety else {})
+    added = {"safety": spec.safety, "feedback": spec.feedback}
+    return meaning | {name: value.to_json() for name, value in added.items() if value is not None}
 
 
 def hash_intent(spec: ModelDeploymentSpec) -> str:
