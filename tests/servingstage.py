@@ -95,6 +95,10 @@ class Stage(threading.Thread):
         """Seconds until Prometheus answers."""
         self.reply: Callable[[Json], bytes] = lambda answer: json.dumps(answer).encode()
         """What it sends for an answer."""
+        self.down_votes: dict[str, float] = {}
+        """By revision number: all its requests are voted on, this share of them down, at any pod."""
+        self._votes: dict[str, dict[str, list[int]]] = {}
+        """By the pod that took them, the revision that answered: [up, down]."""
         self.incidents: dict[str, int] = {}
         """Critical ones, by revision number."""
         self.servers = PodServers(self._told)
@@ -139,6 +143,11 @@ class Stage(threading.Thread):
         headers = {"Content-Type": "application/merge-patch+json"}
         reply = self._http.patch(url, json=body, headers=headers)
         assert reply.status_code in (200, 404, 409), reply.text
+
+    def delete(self, plural: str, name: str) -> None:
+        """Delete an object at once: a pod has no kubelet here that would end it."""
+        reply = self._http.request("DELETE", self.url(plural, name), json={"gracePeriodSeconds": 0})
+        assert reply.status_code in (200, 202, 404), reply.text
 
     # The parts
 
@@ -227,6 +236,7 @@ class Stage(threading.Thread):
                 for _ in range(round(self.rate * seconds * weight / 100 + self._random.random()) if weight else 0):
                     if mine:
                         self._request(self._random.choice(mine))
+                        self._vote(mine[0], self._random.choice(pods))
 
     def _note(self, route: Json) -> None:
         key = (route["metadata"]["uid"], route["metadata"]["generation"])
@@ -290,6 +300,13 @@ class Stage(threading.Thread):
         counter[1] += self._random.random() < self.errors.get(number_of(pod), 0.0)
         self._sent[number_of(pod)] = self._sent.get(number_of(pod), 0) + 1
 
+    def _vote(self, answered: Json, taken_by: Json) -> None:
+        share = self.down_votes.get(number_of(answered))
+        if share is not None:
+            by_revision = self._votes.setdefault(taken_by["metadata"]["uid"], {})
+            votes = by_revision.setdefault(answered["metadata"]["labels"][REVISION_LABEL], [0, 0])
+            votes[self._random.random() < share] += 1
+
     def _scrape(self, pods: list[Json]) -> None:
         at = time.time()
         for pod in pods:
@@ -302,6 +319,11 @@ class Stage(threading.Thread):
             if meta["uid"] in self._since:
                 _, since = self._since[meta["uid"]]
                 self.samples.append(({**base, "__name__": "luthier_counting_since_seconds"}, at, since))
+            counted = {meta["labels"][REVISION_LABEL]: [0, 0], **self._votes.get(meta["uid"], {})}
+            for revision, both in counted.items() if self.down_votes else ():
+                for rating, value in zip(("up", "down"), both, strict=True):
+                    vote = {"__name__": "luthier_feedback_total", "revision": revision, "rating": rating}
+                    self.samples.append(({**base, **vote}, at, value))
             critical = {**base, "__name__": "luthier_safety_incidents_total", "severity": "critical"}
             self.samples.append((critical, at, self.incidents.get(number_of(pod), 0)))
 
