@@ -179,3 +179,26 @@ def test_a_configuration_that_is_none_is_named(start, monkeypatch):
     assert serving.wait_end(seconds=30) == 11
     assert serving.result["reason"] == "InvalidConfig"
     assert "base_path" in serving.result["message"]
+
+
+def test_votes_over_sockets_are_the_revisions_that_answered(start, tmp_path):
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "key").write_text("k" * 64)
+    feedback = {"key_folder": str(keys), "identity_header": "x-user-id"}
+    old, new = start(feedback=feedback), start(feedback=feedback, revision="r8-0a1b2c3d")
+    for serving in (old, new):
+        serving.wait_ready(seconds=30)
+    whole = _chat(old)
+    with httpx.stream("POST", f"{old.url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=30) as stream:
+        streamed = stream.headers["x-luthier-response-id"]
+        stream.read()
+
+    def vote(id_, user):
+        body = {"id": id_, "rating": "down"}
+        return httpx.post(f"{new.url}/v1/feedback", json=body, headers={"x-user-id": user}).status_code
+
+    ids = (whole.headers["x-luthier-response-id"], streamed)
+    assert [vote(id_, user) for id_, user in zip((*ids, ids[0]), ("ada", "bob", "cy"), strict=True)] == [200, 200, 409]
+    assert new.counters()["votes"] == {"r8-0a1b2c3d": [0, 0], "r7-5f3a9c1b": [0, 2]}
+    assert new.counters()["started"] == 0
