@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from faults.lives import begin_first, first_serves
+from faults.rules import Rule
+from faults.world import World
 from luthier_server.response_ids import MIN_KEY_BYTES
 from servingstage import Stage
 from waiting import until
@@ -77,3 +80,18 @@ def test_down_votes_take_a_candidate_back_whichever_pod_took_them(serving: Stage
     assert entry["message"].startswith("down votes ")
     votes = next(m for m in entry["metrics"] if m["name"] == "Satisfaction")
     assert (votes["outcome"], votes["candidateBad"] > votes["candidateStarted"] / 3) == ("Fail", True)
+
+
+@pytest.mark.row(22)
+def test_without_the_right_to_make_the_key_it_is_told_and_what_serves_goes_on(world: World):
+    begin_first(world)
+    until(lambda: first_serves(world), "the first revision serves", seconds=60)
+    world.proxy.arm(Rule(act="status", method="POST", path=".*/secrets", status=403, times=0))
+    world.stage.change(feedback={})
+    until(lambda: world.stage.condition("Reconciling") == "True/Refused", "it is told", seconds=60)
+    assert world.stage.condition("Serving") == "True/Serving"
+    assert world.stage.weights() == {"r1": 100}
+    assert world.stage.pods_of("r2") == []
+    world.proxy.disarm()
+    until(lambda: world.stage.weights().get("r2"), "the right is there, and it goes on", seconds=90)
+    assert len(keys(world.stage)) == 1
