@@ -75,8 +75,9 @@ def test_a_vote_is_its_revisions_whichever_pod_took_it():
 
 
 def test_the_first_vote_on_another_revision_counts_though_its_series_is_new():
-    found = in_slow_lane([*scraped("a-r1-x", 1, {}), *scraped("a-r1-x", 15, {"r2-b": (0, 1)})])
-    assert votes_by_look(found, looks=2)[0] == [(0, 0, 0, 0), (1, 1, 0, 0)]
+    for before in (1, -1):  # in a look, and before the first one, where a pod's counting begins
+        found = in_slow_lane([*scraped("a-r1-x", before, {}), *scraped("a-r1-x", 15, {"r2-b": (0, 1)})])
+        assert votes_by_look(found, looks=2)[0] == [(0, 0, 0, 0), (1, 1, 0, 0)]
 
 
 def test_votes_on_a_revision_that_is_neither_side_are_nobodys():
