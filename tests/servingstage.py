@@ -91,6 +91,8 @@ class Stage(threading.Thread):
         self.pending: set[str] = set()
         """By revision number: its new pods find no place."""
         self.down = False
+        self.last_day: float | None = None
+        """Requests of the last 24 hours that Prometheus tells of; None: it has not so much."""
         self.delay = 0.0
         """Seconds until Prometheus answers."""
         self.reply: Callable[[Json], bytes] = lambda answer: json.dumps(answer).encode()
@@ -328,7 +330,10 @@ class Stage(threading.Thread):
             self.samples.append((critical, at, self.incidents.get(number_of(pod), 0)))
 
     def answer(self, query: str) -> Json:
-        """Answer as Prometheus does: a matrix of raw samples."""
+        """Answer as Prometheus does: a matrix of raw samples, or one number for a whole day."""
+        if "[24h]" in query or "offset 23h" in query:
+            told = [] if self.last_day is None else [{"metric": {}, "value": [time.time(), str(self.last_day)]}]
+            return {"status": "success", "data": {"resultType": "vector", "result": told}}
         match = re.fullmatch(r'\{__name__=~"(.*?)",namespace="(.*?)",pod=~"(.*?)",edge=~"(.*)"\}\[(\d+)s\]', query)
         assert match, query
         names, namespace, pods, _, seconds = match.groups()

@@ -208,3 +208,20 @@ def test_a_settled_object_is_not_written_when_the_operator_starts_again(serving:
     generation = serving.get("modeldeployments", "support")["metadata"]["generation"]
     until(lambda: serving.status().get("observedGeneration") == generation, "the new one is at work", seconds=60)
     assert versions()[1:] == before[1:]
+
+
+def test_the_default_plan_leaves_out_what_the_traffic_cannot_decide(serving: Stage):
+    serving.last_day = 40.0 * 24
+    serving.change(rollout={"steps": None, "analysis": {"minSamples": 100, "maxStepSeconds": 21_600}})
+    serving.successor()
+    until(lambda: serving.weights() == {"r1": 50, "r2": 50}, "the only step has its weight", seconds=60)
+    plan = serving.status()["rollout"]
+    assert plan["steps"] == [{"setWeight": 50}, {"analysis": {}}]
+    assert plan["plan"] == {"requestsLastDay": 960, "droppedWeights": [1, 5, 10, 25]}
+
+    def told() -> list[str]:
+        return [e["message"] for e in serving.list("events") if e["reason"] == "PlanChosen"]
+
+    said = "960 requests in 24 h are too few to decide 1, 5, 10, 25 % in 6 h: the plan is 50 %"
+    assert until(told, "an event") == [said]
+    until(lambda: serving.condition("Ready") == "True/Promoted", "r2 is promoted", seconds=60)

@@ -151,6 +151,10 @@ class Reason(Documented):
         "An older ModelDeployment has the same Gateway, host and path; the message names it. Change one of them.",
     )
     PLAN_DRIFT = "PlanDrift", "spec.rollout was changed in mid-rollout: steps and analysis count from the next one on."
+    PLAN_CHOSEN = (
+        "PlanChosen",
+        "Without rollout.steps: which of the default steps the traffic of the last 24 h can decide in maxStepSeconds.",
+    )
     NO_READY_PODS = "NoReadyPods", "No pod of the revision that should serve is ready."
     REVISION_RESTORED = (
         "RevisionRestored",

@@ -287,7 +287,8 @@ class Rollout(KubeModel):
             default=None,
             min_length=1,
             max_length=64,
-            description="In order; 100 percent follows the last. Absent: 1, 5, 10, 25, 50, each with an analysis.",
+            description="In order; 100 percent follows the last. Absent: 1, 5, 10, 25, 50, each with an analysis, "
+            "without those that the traffic cannot decide in analysis.maxStepSeconds.",
         ),
     ]
     analysis: Annotated[Analysis, Field(default_factory=Analysis, description="When the candidate is worse.")]
@@ -598,6 +599,31 @@ class RolloutStatus(KubeModel):
         Field(default=None, description="spec.rollout.capacity as it was at the start."),
     ]
     watch: Annotated[WatchStatus | None, Field(default=None, description="The watch that follows; absent: none.")]
+    plan: Annotated[
+        PlanStatus | None,
+        Field(default=None, description="Set when steps of the default plan were left out, for lack of traffic."),
+    ]
+
+
+class PlanStatus(KubeModel):
+    """Why the plan is not the whole default one: how much traffic there was when the rollout started."""
+
+    requests_last_day: Annotated[int, Field(ge=0, description="Requests of the 24 h before the start.")]
+    dropped_weights: Annotated[
+        list[int],
+        Field(max_length=64, description="Shares, in percent, too small to be decided in maxStepSeconds: left out."),
+    ]
+    expected_end_at: Annotated[
+        Timestamp | None,
+        Field(
+            default=None,
+            description="Set when no step could be decided in time: when the one step should have its requests.",
+        ),
+    ]
+    max_step_seconds: Annotated[
+        int | None,
+        Field(default=None, description="That step is undecided after so long, instead of after maxStepSeconds."),
+    ]
 
 
 class HistoryEntry(KubeModel):

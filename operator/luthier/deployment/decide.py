@@ -29,6 +29,7 @@ from luthier.deployment.lost import rebuilt, take_up
 from luthier.deployment.memory import Memory
 from luthier.deployment.metrics import gates_of
 from luthier.deployment.observe import Observed
+from luthier.deployment.pace import ChosenPlan, choose_plan, with_patience
 from luthier.deployment.pinning import bring_back, find_pin, pinned_state
 from luthier.deployment.promotion import note_promotion, promotion_message, promotion_reason
 from luthier.deployment.revision import Revision, next_number, number_of, revision_name
@@ -184,7 +185,9 @@ def _hold(case: Case, hold: Hold | None) -> Decision:
 def _start(case: Case, admitted: Admitted) -> Decision:
     """Make the candidate: its record, its pods, no traffic."""
     revision = find_unfinished(case) or _new_revision(case, admitted)
-    rollout = begin_rollout(case.spec, now=case.now, is_first=case.stable is None)
+    chosen = choose_plan(case.spec, case.seen.last_day, now=case.now) if case.stable else ChosenPlan(steps=[])
+    begun = begin_rollout(case.spec, now=case.now, is_first=case.stable is None)
+    rollout = begun.model_copy(update={"steps": chosen.steps, "plan": chosen.status})
     status = case.status.model_copy(
         update={
             "candidate": revision.status(ready=0),
@@ -195,6 +198,8 @@ def _start(case: Case, admitted: Admitted) -> Decision:
     )
     message = f"{revision.name} is admitted by Evaluation {revision.evidence.name}: its pods start"
     events = [Event(type="Normal", reason=str(Reason.ROLLING_OUT), message=message)]
+    if chosen.event:
+        events.append(chosen.event)
     if admitted.warning:
         events.append(Event(type="Warning", reason=str(Reason.SERVING_PROFILE_MISMATCH), message=admitted.warning))
     return Decision(
@@ -274,7 +279,7 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
         pauses_approved=case.promotion is not None,
         confirmations=confirmations(case),
         forced=case.is_forced,
-        analysis=case.spec.rollout.analysis,
+        analysis=with_patience(case.spec.rollout.analysis, rollout.plan),
         outcome=reading.outcome if reading else None,
         code=reading.code if reading else "",
         message=reading.message if reading else "",

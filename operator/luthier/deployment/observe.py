@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus, RolloutStatus
 from luthier.deployment import aftermath, analysis, queries
 from luthier.deployment.acts import read_acts
-from luthier.deployment.admission import resolve_model
+from luthier.deployment.admission import Hold, admit, resolve_model
 from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
 from luthier.deployment.counters import (
@@ -25,6 +25,7 @@ from luthier.deployment.counters import (
     STARTED,
     VOTES,
 )
+from luthier.deployment.lastday import LastDay, read_last_day
 from luthier.deployment.look import NOT_ASKED, fails_by_pods, pod_prefix
 from luthier.deployment.memory import Memory, begin, load
 from luthier.deployment.metrics import Gate
@@ -71,6 +72,8 @@ class Observed:
     """Why all rollouts rest; None: they may go."""
     answers: Mapping[str, HookAnswer] = field(default_factory=dict)
     """What receivers of calls have said, by the call's id."""
+    last_day: LastDay | None = None
+    """How much traffic there was; None: nothing depends on it now."""
     followed: tuple[Sample, ...] = ()
     """Started requests of a revision that has just been taken back."""
 
@@ -125,7 +128,12 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         return by_pods  # proven: nothing that Prometheus could say would change it
     measured = await _measure(obj, begun, status, ports)
     is_down = measured is not None and measured.error is not None
-    return replace(seen, measured=measured, followed=() if is_down else await _follow(obj, status, ports))
+    return replace(
+        seen,
+        measured=measured,
+        followed=() if is_down else await _follow(obj, status, ports),
+        last_day=await _last_day(obj, spec, status, seen, ports),
+    )
 
 
 def _revisions(records: Iterable[Json], others: Iterable[Json]) -> tuple[Revision, ...]:
@@ -249,6 +257,23 @@ async def _missing_claims(
         return ()
     claims = sorted({locate(model.artifact_uri).claim, locate(model.base_uri).claim})
     return tuple([claim for claim in claims if await ports.reader.get(PVC, namespace, claim) is None])
+
+
+async def _last_day(
+    obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed, ports: Ports
+) -> LastDay | None:
+    """Ask how much traffic there is when it matters: a rollout by the default plan may start in this pass."""
+    if status.stable is None or status.candidate is not None or spec.rollout.steps is not None:
+        return None
+    model = resolve_model(spec, job=seen.fine_tune_job, evaluation=seen.evaluation)
+    if not isinstance(model, Model) or spec.suspend or seen.freeze is not None:
+        return None
+    retried = {hash_of(name) for name in read_acts(obj, spec).retries}
+    ended = {hash_of(name) for name in (status.stable.name, status.rejected) if name} - retried
+    if hash_revision(spec, model) in ended or isinstance(admit(spec, model, seen.evaluation, now=ports.now), Hold):
+        return None
+    prefixes = [pod_prefix(obj, revision.name) for revision in seen.revisions]
+    return await read_last_day(ports.prometheus, namespace=obj["metadata"]["namespace"], prefixes=prefixes)
 
 
 async def _measure(

@@ -69,7 +69,9 @@ def has_drifted(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> boo
         return False
     watch = rollout.watch and WatchStatus(seconds=rollout.watch.seconds, weight=rollout.watch.weight)
     has_other_watch = watch is not None and watch != watch_of(spec)
-    return plan_of(spec) != rollout.steps or as_begun(spec, rollout) != spec or has_other_watch
+    # Steps chosen for little traffic are those of a spec without steps, whatever the traffic is by now.
+    has_other_steps = plan_of(spec) != rollout.steps and (rollout.plan is None or spec.rollout.steps is not None)
+    return has_other_steps or as_begun(spec, rollout) != spec or has_other_watch
 
 
 @dataclass(frozen=True, kw_only=True)

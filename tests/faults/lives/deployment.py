@@ -207,6 +207,14 @@ def begin_two_looks(world: World) -> None:
     world.stage.successor()
 
 
+def begin_with_little_traffic(world: World) -> None:
+    """Ask for a second model by the default plan, of which the last day's requests leave one step."""
+    world.stage.last_day = MIN_SAMPLES * 1.5
+    analysis = {"maxStepSeconds": 86_400, "minSamples": MIN_SAMPLES}
+    world.stage.change(rollout={"steps": None, "analysis": analysis})
+    world.stage.successor()
+
+
 PROMOTED = rollout("deployment-promoted", "True/Promoted", {"r2": 100}, play=approve)
 ROLLED_BACK = rollout("deployment-rolled-back", "False/RolledBack", {"r1": 100}, begin=begin_broken)
 RETURNED: tuple[str, dict[str, int]] = ("False/RolledBack", {"r1": 100})
@@ -220,6 +228,13 @@ ROLLOUTS = [
         {"r2": 100},
         begin=begin_two_looks,
         judged={25: MANY_SAMPLES, 50: MANY_SAMPLES},
+    ),
+    rollout(
+        "deployment-little-traffic",
+        "True/Promoted",
+        {"r2": 100},
+        begin=begin_with_little_traffic,
+        judged={50: MIN_SAMPLES},
     ),
     rollout(
         "deployment-crash-looping",
