@@ -34,41 +34,50 @@ ROOTS = {
     "evaluations": OURS,
     "modeldeployments": OURS,
     "httproutes": GATEWAY,
+    "gateways": GATEWAY,
+    "backendtrafficpolicies": "apis/gateway.envoyproxy.io/v1alpha1",
     "jobs": "apis/batch/v1",
     "deployments": "apis/apps/v1",
     "controllerrevisions": "apis/apps/v1",
 }
-HTTPROUTE_CRD = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": "httproutes.gateway.networking.k8s.io",
-        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/3328"},
-    },
-    "spec": {
-        "group": "gateway.networking.k8s.io",
-        "scope": "Namespaced",
-        "names": {"kind": "HTTPRoute", "plural": "httproutes", "singular": "httproute", "listKind": "HTTPRouteList"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            part: {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-                            for part in ("spec", "status")
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-"""A stand-in for Gateway API's own CRD: its schema and defaults are met on the node, end to end."""
+POLICIES = "apis/gateway.envoyproxy.io/v1alpha1"
+
+
+def _crd(root: str, kind: str, plural: str, *, scope: str = "Namespaced") -> Json:
+    """Return a stand-in for a gateway's own CRD: its schema and defaults are met on the node, end to end."""
+    _, group, version = root.split("/")
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"spec": free, "status": free}}
+    approval = "https://github.com/kubernetes-sigs/gateway-api/pull/3328"
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}", "annotations": {"api-approved.kubernetes.io": approval}},
+        "spec": {
+            "group": group,
+            "scope": scope,
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"},
+            "versions": [
+                {
+                    "name": version,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
+        },
+    }
+
+
+CRDS = [
+    _crd(GATEWAY, "HTTPRoute", "httproutes"),
+    _crd(GATEWAY, "Gateway", "gateways"),
+    _crd(GATEWAY, "GatewayClass", "gatewayclasses", scope="Cluster"),
+    _crd(POLICIES, "BackendTrafficPolicy", "backendtrafficpolicies"),
+]
+KIND_OF_GATEWAY = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway"}
+ENVOY = "gateway.envoyproxy.io/gatewayclass-controller"
 
 
 class Stage(threading.Thread):
@@ -91,6 +100,8 @@ class Stage(threading.Thread):
         self.pending: set[str] = set()
         """By revision number: its new pods find no place."""
         self.down = False
+        self.takes_policies = False
+        """Whether it is Envoy Gateway, and takes every BackendTrafficPolicy."""
         self.last_day: float | None = None
         """Requests of the last 24 hours that Prometheus tells of; None: it has not so much."""
         self.delay = 0.0
@@ -151,6 +162,16 @@ class Stage(threading.Thread):
         reply = self._http.request("DELETE", self.url(plural, name), json={"gracePeriodSeconds": 0})
         assert reply.status_code in (200, 202, 404), reply.text
 
+    def open_gateway(self, controller: str = ENVOY) -> None:
+        """Make the Gateway, of a class that this controller runs."""
+        name = controller.partition(".")[0]
+        kinds = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass"}
+        body = {**kinds, "metadata": {"name": name}, "spec": {"controllerName": controller}}
+        reply = self._http.post(f"/{GATEWAY}/gatewayclasses", json=body)
+        assert reply.status_code in (201, 409), reply.text
+        self.create("gateways", {"metadata": {"name": "gateway"}, "spec": {"gatewayClassName": name}} | KIND_OF_GATEWAY)
+        self.takes_policies = controller == ENVOY
+
     # The parts
 
     def run(self) -> None:
@@ -165,6 +186,8 @@ class Stage(threading.Thread):
                 self._start_pod(pod)
             for route in routes:
                 self._accept(route)
+            if self.takes_policies:
+                self._take_policies()
             self._send(pods, routes, now - last)
             self._scrape(pods)
             last = now
@@ -230,6 +253,16 @@ class Stage(threading.Thread):
         accepted = {"type": "Accepted", "status": "True", "observedGeneration": generation}
         said = [{"parentRef": p, "conditions": [accepted]} for p in route["spec"]["parentRefs"]]
         self.patch("httproutes", route["metadata"]["name"], {"status": {"parents": said}}, status=True)
+
+    def _take_policies(self) -> None:
+        for policy in self.list("backendtrafficpolicies"):
+            if policy.get("status"):
+                continue
+            accepted = {"type": "Accepted", "status": "True", "observedGeneration": policy["metadata"]["generation"]}
+            ref = {"kind": "Gateway", "namespace": self.namespace, "name": "gateway"}
+            ancestor = {"ancestorRef": ref, "controllerName": ENVOY, "conditions": [accepted]}
+            name = policy["metadata"]["name"]
+            self.patch("backendtrafficpolicies", name, {"status": {"ancestors": [ancestor]}}, status=True)
 
     def _send(self, pods: list[Json], routes: list[Json], seconds: float) -> None:
         for route in routes:
@@ -402,11 +435,12 @@ def _condition(pod: Json, type_: str) -> str | None:
 
 
 def install_routes(api: httpx.Client) -> None:
-    """Install the route type."""
-    url = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    reply = api.post(url, json=HTTPROUTE_CRD)
-    assert reply.status_code in (201, 409), reply.text
-    until(lambda: api.get(f"/{GATEWAY}/httproutes").status_code == 200, "HTTPRoutes are served")
+    """Install the route type, and what is around it."""
+    for crd in CRDS:
+        reply = api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=crd)
+        assert reply.status_code in (201, 409), reply.text
+    for root, plural in ((GATEWAY, "httproutes"), (GATEWAY, "gatewayclasses"), (POLICIES, "backendtrafficpolicies")):
+        until(lambda url=f"/{root}/{plural}": api.get(url).status_code == 200, f"{plural} are served")
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from factories import make_evaluation, make_finetunejob, make_modeldeployment, merged
+from luthier.deployment.affinity import CONTROLLER
 from luthier.deployment.decide import decide
 from luthier.deployment.observe import observe
-from luthier.errors import Conflict
+from luthier.errors import ApiError, Conflict
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, short_hash
 from luthier.plan import Call, HookAnswer, Key, Plan, Traffic
 from luthier.ports import FastLane, NoFastLane, Ports, Sample
@@ -92,6 +93,14 @@ class World:
     pods_become: str = "ready"
     """What new pods become at once: ready, pending."""
     gateway_accepts: bool = True
+    controller: str = CONTROLLER
+    """Who runs the Gateway's class; empty: there is no Gateway."""
+    reads_forbidden: bool = False
+    """Whether the operator may not read Gateways, as where it is installed for some namespaces."""
+    knows_policies: bool = True
+    """Whether the CRDs of Envoy Gateway are installed."""
+    policy_refused: str | None = None
+    """Why the gateway does not take a BackendTrafficPolicy; "silent": it says nothing at all."""
     prometheus_error: str | None = None
     prometheus_hangs: bool = False
     last_day: float | None = None
@@ -244,6 +253,7 @@ class World:
         plan = decide(obj, _finish(observe(obj, ports)))
         self._apply(plan)
         self._report_deployments()
+        self._judge_policies()
         return plan
 
     def _apply(self, plan: Plan) -> None:
@@ -281,7 +291,10 @@ class World:
         if old is not None and manifest["kind"] == "ControllerRevision":
             return
         if old is not None:
-            new["metadata"] |= {k: old["metadata"][k] for k in ("uid", "resourceVersion")}
+            kept = ("uid", "resourceVersion", "generation")
+            new["metadata"] |= {k: old["metadata"][k] for k in kept if k in old["metadata"]}
+            if "generation" in new["metadata"] and new["spec"] != old["spec"]:
+                new["metadata"]["generation"] += 1
             new |= {"status": old["status"]} if "status" in old else {}
             if new == old:
                 return
@@ -308,6 +321,18 @@ class World:
             at = format_time(self.now) if changed else old["lastTransitionTime"]
             condition = {"type": "Available", "status": available, "lastTransitionTime": at}
             deployment["status"] = {"replicas": len(mine), "readyReplicas": ready, "conditions": [condition]}
+
+    def _judge_policies(self) -> None:
+        """Say what Envoy Gateway says of policies."""
+        for (kind, _), policy in self.children.items():
+            if kind == "BackendTrafficPolicy" and self.policy_refused != "silent":
+                generation = policy["metadata"].setdefault("generation", 1)
+                taken = self.policy_refused is None
+                accepted = {"type": "Accepted", "status": str(taken), "observedGeneration": generation}
+                accepted |= {"reason": "Accepted" if taken else "Conflicted", "message": self.policy_refused or ""}
+                ref = {"kind": "Gateway", "namespace": "team", "name": "gateway"}
+                ancestor = {"ancestorRef": ref, "controllerName": CONTROLLER, "conditions": [accepted]}
+                policy["status"] = {"ancestors": [ancestor]}
 
     def _scale(self, deployment: Json) -> None:
         name = deployment["metadata"]["name"]
@@ -469,6 +494,15 @@ class _Reader:
     async def get(self, resource: Any, namespace: str, name: str) -> Json | None:
         if resource.kind == "HTTPRoute":
             return self.world.children.get((resource.kind, name))
+        if self.world.reads_forbidden and resource.kind != "PersistentVolumeClaim":
+            raise ApiError(403, "forbidden")
+        if resource.kind == "Gateway":
+            return {"spec": {"gatewayClassName": "class"}} if self.world.controller else None
+        if resource.kind == "GatewayClass":
+            assert (namespace, name) == ("", "class")
+            return {"spec": {"controllerName": self.world.controller}}
+        if resource.kind == "APIResourceList":
+            return {"resources": []} if self.world.knows_policies else None
         assert resource.kind == "PersistentVolumeClaim"
         return {"metadata": {"name": name}} if name in self.world.claims else None
 

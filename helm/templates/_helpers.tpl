@@ -41,6 +41,12 @@ any: true
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes]
   verbs: [get, list, watch, create, update]
+- apiGroups: [gateway.networking.k8s.io]  # rollout.affinity: whose Gateway is it
+  resources: [gateways, gatewayclasses]
+  verbs: [get]
+- apiGroups: [gateway.envoyproxy.io]
+  resources: [backendtrafficpolicies]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]

@@ -33,11 +33,16 @@ CONTROLLERREVISION = Resource(
     api_version="apps/v1", kind="ControllerRevision", plural="controllerrevisions", create_once=True
 )
 HTTPROUTE = Resource(api_version="gateway.networking.k8s.io/v1", kind="HTTPRoute", plural="httproutes")
-CHILDREN = (JOB, POD, SERVICE, DEPLOYMENT, CONTROLLERREVISION, HTTPROUTE)
+BACKENDTRAFFICPOLICY = Resource(
+    api_version="gateway.envoyproxy.io/v1alpha1", kind="BackendTrafficPolicy", plural="backendtrafficpolicies"
+)
+CHILDREN = (JOB, POD, SERVICE, DEPLOYMENT, CONTROLLERREVISION, HTTPROUTE, BACKENDTRAFFICPOLICY)
 """Watched by label, kept in the child store."""
 
 PVC = Resource(api_version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims")
 SECRET = Resource(api_version="v1", kind="Secret", plural="secrets", write_only=True)
+GATEWAY = Resource(api_version="gateway.networking.k8s.io/v1", kind="Gateway", plural="gateways")
+GATEWAYCLASS = Resource(api_version="gateway.networking.k8s.io/v1", kind="GatewayClass", plural="gatewayclasses")
 CONFIGMAP = Resource(api_version="v1", kind="ConfigMap", plural="configmaps")
 LEASE = Resource(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
 EVENT = Resource(api_version="v1", kind="Event", plural="events")

@@ -304,3 +304,69 @@ def test_evidence_of_any_size_stays_finite():
         )
     assert math.isfinite(log_evidence(evidence, ERRORS))
     assert log_evidence(evidence, ERRORS) > 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversations:
+    """Conversations that are kept on one side; some of them are bad from end to end."""
+
+    per_second: float = 2.0
+    requests: int = 8
+    """Of each; the mean, at least 1."""
+    gap: float = 10.0
+    """Seconds between two requests of one."""
+    stable: float = 0.04
+    candidate: float = 0.04
+    """Shares of them that are bad."""
+
+
+def converse(traffic: Conversations, *, weight: int, seconds: int, seed: int, cluster: int) -> float | None:
+    """Return when the candidate fails, looked at each second; None: it does not."""
+    rng = random.Random(seed)
+    looks = [[0, 0, 0, 0] for _ in range(seconds + 400)]
+    for start in range(-200, seconds + 400):
+        for _ in range(poisson(rng, traffic.per_second)):
+            is_candidate = rng.random() < weight / 100
+            is_bad = rng.random() < (traffic.candidate if is_candidate else traffic.stable)
+            at, length = float(start), 1 + poisson(rng, traffic.requests - 1)
+            for _ in range(length):
+                if 0 <= at < len(looks):
+                    look_ = looks[int(at)]
+                    look_[1 if is_candidate else 3] += 1
+                    look_[0 if is_candidate else 2] += is_bad
+                at += rng.expovariate(1 / traffic.gap)
+    evidence, restarted_at, restarts = restart(Evidence(), 1), 400, 1
+    for at, (k_c, n_c, k_s, n_s) in enumerate(looks):
+        counts = Counts(candidate_bad=k_c, candidate_started=n_c, stable_bad=k_s, stable_started=n_s)
+        if at < 400:  # before the weight: what the stable teaches about bursts
+            both = evidence.bursts.seen(at=at, started=n_c + n_s, bad=k_c + k_s)
+            evidence = replace(evidence, bursts=both)
+            continue
+        if at - restarted_at > RESTART_SECONDS:
+            restarts, restarted_at = restarts + 1, at
+            evidence = restart(evidence, restarts)
+        evidence = look(evidence, ERRORS, counts, at=at, cluster=cluster)
+        if has_failed(evidence, ERRORS, threshold=1 / ALPHA):
+            return at - 400
+    return None
+
+
+def converse_many(traffic: Conversations, *, cluster: int, runs: int) -> list[float | None]:
+    return [converse(traffic, weight=25, seconds=600, seed=seed, cluster=cluster) for seed in range(runs)]
+
+
+def test_conversations_that_fail_whole_are_no_reason_to_take_a_candidate_back():
+    # All requests of one meet the same side: a size-biased mean of 8 is 8.9.
+    ends = converse_many(Conversations(), cluster=9, runs=60)
+    assert sum(end is not None for end in ends) / len(ends) <= ALPHA
+
+
+def test_conversations_counted_as_independent_requests_break_the_promise():
+    ends = converse_many(Conversations(), cluster=1, runs=40)
+    assert sum(end is not None for end in ends) / len(ends) > 4 * ALPHA
+
+
+def test_a_candidate_that_spoils_many_conversations_is_still_found():
+    ends = converse_many(Conversations(candidate=0.4), cluster=9, runs=20)
+    assert all(end is not None for end in ends)
+    assert sorted(ends)[len(ends) // 2] < 90

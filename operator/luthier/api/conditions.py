@@ -151,6 +151,14 @@ class Reason(Documented):
         "An older ModelDeployment has the same Gateway, host and path; the message names it. Change one of them.",
     )
     PLAN_DRIFT = "PlanDrift", "spec.rollout was changed in mid-rollout: steps and analysis count from the next one on."
+    AFFINITY_UNSUPPORTED = (
+        "AffinityUnsupported",
+        "No gateway of rollout.affinity can keep conversations on a revision: use Envoy Gateway, or remove affinity.",
+    )
+    AFFINITY_NOT_IN_FORCE = (
+        "AffinityNotInForce",
+        "Envoy Gateway has not taken the policy of rollout.affinity; the message has why. No weight grows.",
+    )
     PLAN_CHOSEN = (
         "PlanChosen",
         "Without rollout.steps: which of the default steps the traffic of the last 24 h can decide in maxStepSeconds.",

@@ -260,6 +260,30 @@ class Analysis(KubeModel):
     ]
 
 
+class Affinity(KubeModel):
+    """Keep a conversation on one revision while traffic moves. Needs Envoy Gateway 1.9 or newer."""
+
+    header: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+            description="The request header that names the conversation. Requests without it go to either revision.",
+        ),
+    ]
+    requests_per_conversation: Annotated[
+        int,
+        Field(
+            default=10,
+            ge=1,
+            le=1000,
+            description="How many requests count as one sample: a conversation's all meet the same revision, and may "
+            "fail together (docs/analysis.md).",
+        ),
+    ]
+
+
 class Rollout(KubeModel):
     """How traffic moves."""
 
@@ -292,6 +316,10 @@ class Rollout(KubeModel):
         ),
     ]
     analysis: Annotated[Analysis, Field(default_factory=Analysis, description="When the candidate is worse.")]
+    affinity: Annotated[
+        Affinity | None,
+        Field(default=None, description="Keep a conversation on one revision; absent: each request for itself."),
+    ]
     approve: Annotated[Approve | None, Field(default=None, description="Let a paused step go on.")]
     abort: Annotated[RevisionAct | None, Field(default=None, description="Take this candidate back.")]
     promote: Annotated[Promote | None, Field(default=None, description="Send this candidate on to 100 percent.")]
@@ -599,6 +627,9 @@ class RolloutStatus(KubeModel):
         Field(default=None, description="spec.rollout.capacity as it was at the start."),
     ]
     watch: Annotated[WatchStatus | None, Field(default=None, description="The watch that follows; absent: none.")]
+    affinity: Annotated[
+        Affinity | None, Field(default=None, description="spec.rollout.affinity as it was at the start.")
+    ]
     plan: Annotated[
         PlanStatus | None,
         Field(default=None, description="Set when steps of the default plan were left out, for lack of traffic."),

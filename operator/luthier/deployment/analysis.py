@@ -92,9 +92,12 @@ class Scene:
     """(uid, name) of the ready pods."""
     stable_ready: tuple[tuple[str, str], ...]
     min_samples: int
+    """Requests, not conversations."""
     threshold: float
     revisions: Mapping[str, Arm] = field(default_factory=dict)
     """The sides by revision's name: votes name it, and any pod takes them."""
+    cluster: int = 1
+    """Requests of one conversation that all meet the same side, and may fail together."""
     running_since: Mapping[str, float] = field(default_factory=dict)
     """When a pod's container started, Unix seconds by the pod's UID; unknown of others."""
 
@@ -197,7 +200,7 @@ def _look(memory: Memory, gating: Sequence[Gate], counts: ArmCounts, *, end: flo
             bursts = old.bursts.seen(at=end, started=taken.stable_started, bad=taken.stable_bad)
             evidence[gate.name] = replace(old, bursts=bursts)
         else:
-            evidence[gate.name] = gates.look(old, gate.against(old), taken, at=end)
+            evidence[gate.name] = gates.look(old, gate.against(old), taken, at=end, cluster=scene.cluster)
     memory = memory.exposed(counts.candidate["started"], counts.candidate["bad"])
     if memory.since is not None:
         memory = memory.rated(counts.candidate["rated"], counts.stable["rated"])
@@ -347,7 +350,7 @@ def _detectable(gate: Gate, memory: Memory, scene: Scene, evidence: Evidence) ->
         evidence.totals,
         gate.against(evidence),
         threshold=scene.threshold,
-        burstiness=evidence.bursts.factor,
+        burstiness=gates.clustered(evidence.bursts.factor, scene.cluster),
         restart=max(1, memory.restarts - int((memory.at - since) // gates.RESTART_SECONDS)),
     )
     return None if rate is None else f"{100 * rate:.3g} %"
@@ -441,7 +444,7 @@ def _mismatch(memory: Memory, scene: Scene) -> str | None:
     if not is_of_this_weight or memory.split_since is None or not ours + theirs:
         return None
     lag = LAG_SCRAPES * scene.scrape_seconds / max(1.0, memory.at - memory.split_since)
-    if not is_mismatch(ours, theirs, weight=scene.weight, lag_share=min(1.0, lag)):
+    if not is_mismatch(ours / scene.cluster, theirs / scene.cluster, weight=scene.weight, lag_share=min(1.0, lag)):
         return None
     share = 100 * ours / (ours + theirs)
     return (

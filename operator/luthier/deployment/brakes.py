@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from luthier.api.conditions import Reason
+from luthier.deployment.affinity import find_affinity_brake
 from luthier.deployment.case import Case
 from luthier.deployment.hooks import find_refused_url
 from luthier.deployment.pinning import find_pin
@@ -13,7 +14,14 @@ from luthier.status import format_time
 
 def find_brake(case: Case) -> Brake | None:
     """Return the first brake that is on."""
-    return _frozen(case) or _suspended(case) or _pin_refused(case) or _hook_refused(case) or _outside_window(case)
+    return (
+        _frozen(case)
+        or _suspended(case)
+        or _pin_refused(case)
+        or _hook_refused(case)
+        or find_affinity_brake(case)
+        or _outside_window(case)
+    )
 
 
 def _frozen(case: Case) -> Brake | None:

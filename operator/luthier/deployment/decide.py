@@ -27,7 +27,7 @@ from luthier.deployment.interruption import find_interruption, interrupt, resume
 from luthier.deployment.look import judge_now, memory_of
 from luthier.deployment.lost import rebuilt, take_up
 from luthier.deployment.memory import Memory
-from luthier.deployment.metrics import gates_of
+from luthier.deployment.metrics import gates_of, requests_per_sample
 from luthier.deployment.observe import Observed
 from luthier.deployment.pace import ChosenPlan, choose_plan, with_patience
 from luthier.deployment.pinning import bring_back, find_pin, pinned_state
@@ -315,7 +315,13 @@ def _moved(
             "weight_in_force_at": position.in_force_at if weight == case.weight_of(candidate.name) else None,
             "held_at": position.held_at,
             "held_seconds": position.held_seconds,
-            "watch": watching.begun(rollout.watch, position, _newest(rollout, reading), gates_of(case.spec)),
+            "watch": watching.begun(
+                rollout.watch,
+                position,
+                _newest(rollout, reading),
+                gates_of(case.spec),
+                cluster=requests_per_sample(case.spec),
+            ),
         }
     )
     if stay.reason == Reason.WATCHING:

@@ -13,6 +13,7 @@ from typing import Literal
 from luthier.api.conditions import ConditionType, Reason
 from luthier.api.modeldeployment import ModelDeploymentStatus, RevisionStatus, Weights
 from luthier.deployment import sizing
+from luthier.deployment.affinity import leftover_policy, wanted_policy
 from luthier.deployment.build import (
     WITHDRAWN_ANNOTATION,
     Backend,
@@ -161,6 +162,8 @@ def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
         outcome = _outcome(case, status, revision.name)
         yield build_deployment(case.obj, revision, replicas=replicas, outcome=outcome)
         yield build_service(case.obj, revision)
+    if (policy := wanted_policy(case)) is not None:
+        yield policy
 
 
 def _restored(case: Case) -> Iterable[Event]:
@@ -227,7 +230,9 @@ def _outdated(case: Case, status: ModelDeploymentStatus) -> list[Ref]:
         *case.seen.services,
         *(r.obj for r in case.seen.revisions if r.obj),
     ]
-    return [_reference(child) for child in children if revision_of(child) in surplus]
+    outdated = [child for child in children if revision_of(child) in surplus]
+    policy = leftover_policy(case)
+    return [_reference(child) for child in (*outdated, *([policy] if policy else []))]
 
 
 def _reference(child: Json) -> Ref:

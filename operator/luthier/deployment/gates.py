@@ -192,14 +192,14 @@ def restart(evidence: Evidence, restarts: int) -> Evidence:
     return replace(evidence, relative=evidence.relative.restarted(restarts), floor=evidence.floor.restarted(restarts))
 
 
-def look(evidence: Evidence, hypothesis: Hypothesis, counts: Counts, *, at: float) -> Evidence:
-    """Take in what happened since the last look.
+def look(evidence: Evidence, hypothesis: Hypothesis, counts: Counts, *, at: float, cluster: int = 1) -> Evidence:
+    """Take in what happened since the last look. So many requests, `cluster`, may share one fate.
 
     A stratum closes at the first look where both arms have started a request; that depends on arrivals, never on
     outcomes. The floor compares nothing, so its stratum needs the candidate's requests alone.
     """
     # Burstiness comes from the looks before this one: a factor that knew its own stratum would bend the test.
-    phi = evidence.bursts.factor
+    phi = clustered(evidence.bursts.factor, cluster)
     floor = evidence.floor
     if hypothesis.floor is not None and (counts.candidate_started or counts.candidate_bad):
         floor = floor.grown(_floor_exponents(counts, hypothesis.floor, phi))
@@ -215,6 +215,11 @@ def look(evidence: Evidence, hypothesis: Hypothesis, counts: Counts, *, at: floa
         totals=evidence.totals.plus(counts),
         bursts=evidence.bursts.seen(at=at, started=counts.stable_started, bad=counts.stable_bad),
     )
+
+
+def clustered(burstiness: float, cluster: int) -> float:
+    """Return phi when so many requests share one fate, at different times: looks do not see that, so it is added."""
+    return burstiness + cluster - 1
 
 
 def log_evidence(evidence: Evidence, hypothesis: Hypothesis) -> float:

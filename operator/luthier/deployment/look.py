@@ -12,7 +12,7 @@ from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStat
 from luthier.deployment import analysis, queries, watching
 from luthier.deployment.analysis import Reading, Scene
 from luthier.deployment.memory import Memory, load
-from luthier.deployment.metrics import threshold
+from luthier.deployment.metrics import requests_per_sample, threshold
 from luthier.deployment.pods import ready_ids, running_since
 from luthier.naming import child_name
 from luthier.plan import Json
@@ -33,6 +33,7 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
     options = spec.rollout.analysis
     step = rollout.steps[rollout.step - 1] if 0 < rollout.step <= len(rollout.steps) else None
     own_samples = step.analysis.min_samples if step and step.analysis else None
+    cluster = requests_per_sample(spec)
     scene = Scene(
         now=seen.now,
         interval_seconds=options.interval_seconds,
@@ -43,9 +44,10 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
         stable_prefix=pod_prefix(obj, stable.name),
         candidate_ready=ready_ids(seen.pods_of(candidate.name)),
         stable_ready=ready_ids(seen.pods_of(stable.name)),
-        min_samples=own_samples or options.min_samples,
+        min_samples=(own_samples or options.min_samples) * cluster,
         threshold=threshold(options, len(gating)),
         revisions={candidate.name: "candidate", stable.name: "stable"},
+        cluster=cluster,
         running_since=running_since(seen.pods),
     )
     reading = analysis.read(watching.for_watch(memory_of(rollout), gating), gating, seen.measured, scene)

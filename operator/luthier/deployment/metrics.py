@@ -98,3 +98,8 @@ def _gate(metric: AnalysisMetric) -> Gate:
 def threshold(analysis: Analysis, metrics: int) -> float:
     """Return the evidence that a fail needs: the allowed chance of a false rollback is shared by the metrics."""
     return 1000 * metrics / analysis.false_rollback_permille
+
+
+def requests_per_sample(spec: ModelDeploymentSpec) -> int:
+    """Return how many requests may share one fate: those of a conversation that is kept on one revision."""
+    return spec.rollout.affinity.requests_per_conversation if spec.rollout.affinity else 1

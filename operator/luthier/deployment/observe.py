@@ -11,6 +11,7 @@ from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStat
 from luthier.deployment import aftermath, analysis, queries
 from luthier.deployment.acts import read_acts
 from luthier.deployment.admission import Hold, admit, resolve_model
+from luthier.deployment.affinity import SeenAffinity, observe_affinity
 from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
 from luthier.deployment.counters import (
@@ -72,6 +73,8 @@ class Observed:
     """Why all rollouts rest; None: they may go."""
     answers: Mapping[str, HookAnswer] = field(default_factory=dict)
     """What receivers of calls have said, by the call's id."""
+    affinity: SeenAffinity | None = None
+    """Whether conversations can be kept on a revision; None: nobody asks for it."""
     last_day: LastDay | None = None
     """How much traffic there was; None: nothing depends on it now."""
     followed: tuple[Sample, ...] = ()
@@ -117,6 +120,9 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
         route=await _route(obj, ports),
         rival=find_rival(obj, ports.own.all_objects()),
+        affinity=await observe_affinity(
+            obj, as_begun(spec, status.rollout).rollout.affinity, spec.gateway.parent_refs, ports
+        ),
         freeze=ports.freeze(),
         answers=ports.answers(Key(kind=obj["kind"], namespace=namespace, name=meta["name"])),
     )

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import Analysis, AnalysisStep, ModelDeploymentSpec, PlanStatus, Step
 from luthier.deployment.lastday import LastDay
+from luthier.deployment.metrics import requests_per_sample
 from luthier.deployment.rollout import plan_of
 from luthier.plan import Event
 from luthier.status import format_time
@@ -44,7 +45,8 @@ def choose_plan(spec: ModelDeploymentSpec, day: LastDay | None, *, now: datetime
         message = f"the default plan, whatever the traffic: {day.problem}"
         return ChosenPlan(steps=steps, event=_told(message))
     analysis = spec.rollout.analysis
-    kept, dropped = _split(steps, analysis, day.requests)
+    each = requests_per_sample(spec)
+    kept, dropped = _split(steps, analysis, day.requests / each)
     if not dropped:
         return ChosenPlan(steps=steps)
     requests = round(day.requests)
@@ -56,12 +58,12 @@ def choose_plan(spec: ModelDeploymentSpec, day: LastDay | None, *, now: datetime
         weights = [step.set_weight for step in kept if step.set_weight is not None]
         return ChosenPlan(steps=kept, status=status, event=_told(f"{left_out}: the plan is {_percent(weights)}"))
     steps = [*kept, Step(set_weight=LAST_WEIGHT), Step(analysis=AnalysisStep())]
-    status = _last_resort(analysis, day.requests, dropped, now)
+    status = _last_resort(analysis, day.requests, dropped, now, each=each)
     if status.expected_end_at is None:
         until = "no request has come, so nobody can say when"
     else:
         until = f"expected {format_time(status.expected_end_at)}"
-    message = f"{left_out}: the plan is {LAST_WEIGHT} % until {analysis.min_samples} requests ({until})"
+    message = f"{left_out}: the plan is {LAST_WEIGHT} % until {analysis.min_samples * each} requests ({until})"
     return ChosenPlan(steps=steps, status=status, event=_told(message))
 
 
@@ -72,13 +74,13 @@ def with_patience(analysis: Analysis, plan: PlanStatus | None) -> Analysis:
     return analysis.model_copy(update={"max_step_seconds": max(plan.max_step_seconds, analysis.max_step_seconds)})
 
 
-def _split(steps: Sequence[Step], analysis: Analysis, requests: float) -> tuple[list[Step], list[int]]:
+def _split(steps: Sequence[Step], analysis: Analysis, samples: float) -> tuple[list[Step], list[int]]:
     """Return the steps without weights whose analysis cannot get its requests in time, and these weights."""
     weight, kept, dropped = 0, [], []
     for group in _by_weight(steps):
         weight = group[0].set_weight or weight
         needed = [step.analysis.min_samples or analysis.min_samples for step in group if step.analysis is not None]
-        expected = requests * weight / 100 * analysis.max_step_seconds / DAY_SECONDS
+        expected = samples * weight / 100 * analysis.max_step_seconds / DAY_SECONDS
         if needed and max(needed) > expected:
             dropped.append(weight)
         else:
@@ -96,10 +98,10 @@ def _by_weight(steps: Sequence[Step]) -> list[list[Step]]:
     return groups
 
 
-def _last_resort(analysis: Analysis, requests: float, dropped: list[int], now: datetime) -> PlanStatus:
+def _last_resort(analysis: Analysis, requests: float, dropped: list[int], now: datetime, *, each: int) -> PlanStatus:
     if not requests:
         return PlanStatus(requests_last_day=0, dropped_weights=dropped)
-    seconds = analysis.min_samples / (requests * LAST_WEIGHT / 100) * DAY_SECONDS
+    seconds = analysis.min_samples * each / (requests * LAST_WEIGHT / 100) * DAY_SECONDS
     return PlanStatus(
         requests_last_day=round(requests),
         dropped_weights=dropped,

@@ -51,6 +51,7 @@ def begin_rollout(spec: ModelDeploymentSpec, *, now: datetime, is_first: bool) -
         analysis_options=spec.rollout.analysis,
         watch=None if is_first else watch_of(spec),
         capacity=spec.rollout.capacity,
+        affinity=spec.rollout.affinity,
     )
 
 
@@ -58,7 +59,7 @@ def as_begun(spec: ModelDeploymentSpec, rollout: RolloutStatus | None) -> ModelD
     """Return a spec with what the rollout in progress began with: like its steps, used to the end."""
     if rollout is None:
         return spec
-    copied = {"analysis": rollout.analysis_options, "capacity": rollout.capacity}
+    copied = {"analysis": rollout.analysis_options, "capacity": rollout.capacity, "affinity": rollout.affinity}
     begun = spec.rollout.model_copy(update={name: value for name, value in copied.items() if value is not None})
     return spec.model_copy(update={"rollout": begun})
 
@@ -112,7 +113,7 @@ class Brake:
     reason: Reason
     message: str
     until: datetime | None = None
-    """When it ends by itself; None: when somebody lifts it."""
+    """When it ends by itself, or is looked at again; None: when somebody lifts it."""
     stalled: bool = False
     """Only a new spec helps."""
 

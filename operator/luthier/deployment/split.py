@@ -31,7 +31,7 @@ def log_evidence(candidate: float, stable: float, *, weight: int, lag_share: flo
     return likelihood - candidate * math.log(share) - stable * math.log(1 - share)
 
 
-def is_mismatch(candidate: int, stable: int, *, weight: int, lag_share: float) -> bool:
+def is_mismatch(candidate: float, stable: float, *, weight: int, lag_share: float) -> bool:
     """Say whether the requests are proven to arrive in another ratio."""
     if not 0 < weight < 100 or lag_share >= 1:
         return False

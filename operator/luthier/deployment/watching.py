@@ -50,25 +50,30 @@ def _bound_gates(gating: tuple[Gate, ...], bound: float) -> tuple[Gate, ...]:
 
 
 def begun(
-    watch: WatchStatus | None, position: Position, memory: Memory | None, gating: tuple[Gate, ...]
+    watch: WatchStatus | None,
+    position: Position,
+    memory: Memory | None,
+    gating: tuple[Gate, ...],
+    *,
+    cluster: int = 1,
 ) -> WatchStatus | None:
     """Return the watch as status keeps it: when it ends, and the bound, frozen as it begins."""
     if watch is None or position.watch_ends_at is None:
         return watch
     bound = watch.error_bound_percent
     if watch.ends_at is None and position.weight == 100:
-        bound = f"{100 * _frozen_bound(memory, gating):.3g}"
+        bound = f"{100 * _frozen_bound(memory, gating, cluster):.3g}"
     return watch.model_copy(update={"ends_at": position.watch_ends_at, "error_bound_percent": bound})
 
 
-def _frozen_bound(memory: Memory | None, gating: tuple[Gate, ...]) -> float:
+def _frozen_bound(memory: Memory | None, gating: tuple[Gate, ...], cluster: int) -> float:
     """Return the highest rate of errors that is no reason to take the candidate back; 1: nothing is."""
     errors = next((gate for gate in gating if gate.name == "ErrorRate"), None)
     if errors is None or memory is None:
         return 1.0
     bursts = memory.evidence.get("ErrorRate", Evidence()).bursts
     started, bad = bursts.totals
-    upper = gates.upper_bound(bad, started, phi=bursts.factor, chance=STABLE_CHANCE)
+    upper = gates.upper_bound(bad, started, phi=gates.clustered(bursts.factor, cluster), chance=STABLE_CHANCE)
     allowed = upper * (errors.hypothesis.ratio or 1.0)
     return min(1.0, max(allowed, errors.hypothesis.floor or 0.0))
 

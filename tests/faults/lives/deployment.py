@@ -215,6 +215,21 @@ def begin_with_little_traffic(world: World) -> None:
     world.stage.successor()
 
 
+def begin_with_affinity(world: World) -> None:
+    """Ask for a second model, and that conversations stay where they are."""
+    world.stage.open_gateway()
+    affinity = {"header": "x-conversation-id", "requestsPerConversation": 2}
+    world.stage.change(rollout={"affinity": affinity})
+    world.stage.successor()
+
+
+def end_affinity(world: World) -> None:
+    """Ask for it no more while it is in use."""
+    approve(world)
+    if is_paused(world):
+        world.once("forget", lambda: world.stage.change(rollout={"affinity": None}))
+
+
 PROMOTED = rollout("deployment-promoted", "True/Promoted", {"r2": 100}, play=approve)
 ROLLED_BACK = rollout("deployment-rolled-back", "False/RolledBack", {"r1": 100}, begin=begin_broken)
 RETURNED: tuple[str, dict[str, int]] = ("False/RolledBack", {"r1": 100})
@@ -228,6 +243,14 @@ ROLLOUTS = [
         {"r2": 100},
         begin=begin_two_looks,
         judged={25: MANY_SAMPLES, 50: MANY_SAMPLES},
+    ),
+    rollout(
+        "deployment-affinity",
+        "True/Promoted",
+        {"r2": 100},
+        begin=begin_with_affinity,
+        play=end_affinity,
+        judged={25: 2 * MIN_SAMPLES},
     ),
     rollout(
         "deployment-little-traffic",

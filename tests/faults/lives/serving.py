@@ -56,7 +56,7 @@ def serving_state(world: World) -> Json:
 
 def serving_children(world: World) -> list[str]:
     found = []
-    for plural in ("deployments", "services", "controllerrevisions", "httproutes"):
+    for plural in ("deployments", "services", "controllerrevisions", "httproutes", "backendtrafficpolicies"):
         for child in world.stage.list(plural):
             revision = child["metadata"].get("labels", {}).get(REVISION_LABEL, "-")
             replicas = child.get("spec", {}).get("replicas", "") if plural == "deployments" else ""
@@ -78,5 +78,5 @@ FIRST = Stretch(begin=begin_first, play=nobody, is_there=first_serves)
 SERVED = Kind(
     plural="modeldeployments",
     name="support",
-    children=("deployments", "services", "controllerrevisions", "httproutes", "pods"),
+    children=("deployments", "services", "controllerrevisions", "httproutes", "backendtrafficpolicies", "pods"),
 )
