@@ -494,7 +494,7 @@ class _Reader:
     async def get(self, resource: Any, namespace: str, name: str) -> Json | None:
         if resource.kind == "HTTPRoute":
             return self.world.children.get((resource.kind, name))
-        if self.world.reads_forbidden and resource.kind != "PersistentVolumeClaim":
+        if self.world.reads_forbidden and resource.kind in ("Gateway", "GatewayClass"):
             raise ApiError(403, "forbidden")
         if resource.kind == "Gateway":
             return {"spec": {"gatewayClassName": "class"}} if self.world.controller else None

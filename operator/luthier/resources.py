@@ -16,6 +16,8 @@ class Resource:
     plural: str
     create_once: bool = False
     """Made by POST and never applied again: its template is immutable or, as with Kueue, partly another's."""
+    optional: bool = False
+    """Only some objects need it: without the right to read it, the others go on."""
     write_only: bool = False
     """Made by POST and never read, nor changed, nor deleted: all that we may do with it is to make one."""
 
@@ -34,7 +36,10 @@ CONTROLLERREVISION = Resource(
 )
 HTTPROUTE = Resource(api_version="gateway.networking.k8s.io/v1", kind="HTTPRoute", plural="httproutes")
 BACKENDTRAFFICPOLICY = Resource(
-    api_version="gateway.envoyproxy.io/v1alpha1", kind="BackendTrafficPolicy", plural="backendtrafficpolicies"
+    api_version="gateway.envoyproxy.io/v1alpha1",
+    kind="BackendTrafficPolicy",
+    plural="backendtrafficpolicies",
+    optional=True,
 )
 CHILDREN = (JOB, POD, SERVICE, DEPLOYMENT, CONTROLLERREVISION, HTTPROUTE, BACKENDTRAFFICPOLICY)
 """Watched by label, kept in the child store."""

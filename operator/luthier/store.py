@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from luthier.cache import Cache
-from luthier.errors import LuthierError, NotFound
+from luthier.errors import ApiError, LuthierError, NotFound
 from luthier.kube import Kube
 from luthier.metrics import Metrics
 from luthier.naming import KIND_LABEL, NAME_LABEL, SELECTOR, UID_LABEL, controller_uid
@@ -150,11 +150,16 @@ class Reflector:
                 since = await self._list()
                 while True:
                     since = await self._watch(since)
-            except NotFound:
-                self._absent()
-                await asyncio.sleep(_ABSENT_SECONDS)
             except LuthierError as error:
-                await self._back_off(error)
+                if self._is_absence(error):
+                    self._absent(str(error))
+                    await asyncio.sleep(_ABSENT_SECONDS)
+                else:
+                    await self._back_off(error)
+
+    def _is_absence(self, error: LuthierError) -> bool:
+        is_forbidden = isinstance(error, ApiError) and error.status == 403
+        return isinstance(error, NotFound) or (is_forbidden and self.resource.optional)
 
     async def _list(self) -> str:
         self._metrics.relists.labels(self.resource.plural).inc()
@@ -179,9 +184,9 @@ class Reflector:
             await asyncio.sleep(1)
         return since
 
-    def _absent(self) -> None:
+    def _absent(self, why: str) -> None:
         if self.state != "absent":
-            log.warning("the cluster does not know %s", self.resource.plural, extra={"resource": self.resource.plural})
+            log.warning("goes on without %s: %s", self.resource.plural, why, extra={"resource": self.resource.plural})
         self._changed(self, self.cache.clear())
         self._heard("absent")
 

@@ -73,6 +73,7 @@ def test_without_affinity_there_is_no_policy_and_one_that_was_there_goes():
     [
         ({"controller": "example.com/other"}, "Gateway gateway is run by example.com/other"),
         ({"knows_policies": False}, "install the CRDs of Envoy Gateway"),
+        ({"knows_policies": False, "reads_forbidden": True}, "install the CRDs of Envoy Gateway"),
     ],
 )
 def test_a_gateway_that_cannot_is_refused_before_anything_starts(changes, said):

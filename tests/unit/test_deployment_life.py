@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from factories import make_modeldeployment
+from luthier.deployment.build import WITHDRAWN_ANNOTATION
 from luthier.deployment.revision import COPY_ANNOTATION, MAX_COPY_BYTES, copy_record, parse_copy
 from luthier.errors import Conflict
 from luthier.status import format_time
@@ -701,6 +702,20 @@ def test_a_rollback_is_finished_by_the_routes_note_when_the_status_is_lost(at):
     assert world.condition("Stalled") == "True/RolledBack"
 
 
+@pytest.mark.parametrize("note", [{}, {"outcome": "Cancelled", "reason": "Cancelled"}, {"outcome": "RolledBack"}])
+def test_a_note_of_another_version_takes_the_traffic_all_the_same(note):
+    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
+    world.successor()
+    world.run(20)
+    name = world.status["candidate"]["name"]
+    annotations = world.child("HTTPRoute")["metadata"].setdefault("annotations", {})
+    annotations[WITHDRAWN_ANNOTATION] = json.dumps({"revision": name, **note})
+    world.settle()
+    assert world.weights() == {"r1": 100}
+    assert entry(world)["outcome"] == "RolledBack"
+    assert entry(world)["message"].startswith("as the route's note says")
+
+
 def test_a_status_lost_after_a_rollback_of_all_traffic_leaves_the_earlier_revision_serving():
     """The candidate keeps everything for the moment: no pod of the stable is ready. The note says that it has to go."""
     world = serving(steps=[{"setWeight": 50}, {"analysis": {}}], watchAfterPromotionSeconds=600, watchWeight=0)
@@ -717,6 +732,19 @@ def test_a_status_lost_after_a_rollback_of_all_traffic_leaves_the_earlier_revisi
     world.settle()
     assert world.weights() == {"r1": 100}
     assert world.condition("Stalled") == "True/RolledBack"
+
+
+def test_a_status_lost_in_a_watch_without_a_share_promotes_nobody():
+    world = serving(steps=[{"setWeight": 50}, {"analysis": {}}], watchAfterPromotionSeconds=600, watchWeight=0)
+    world.successor()
+    assert world.run(400, until=lambda: world.weights().get("r2") == 100)
+    del world.obj["status"]
+    world.tick()
+    assert world.status["stable"]["name"].startswith("r1-")
+    assert world.status["candidate"]["name"].startswith("r2-")
+    world.behaviour["r2"] = Behaviour(errors=0.9)
+    assert world.run(600, until=lambda: "rejected" in world.status)
+    assert world.weights() == {"r1": 100}
 
 
 def test_a_rejection_survives_a_lost_status():

@@ -244,7 +244,7 @@ class Analysis(KubeModel):
             min_length=1,
             max_length=8,
             description="Absent: ErrorRate and Latency, FormatValidity when responseSchema is set, and Satisfaction "
-            "when feedback is.",
+            "when feedback.identityHeader is.",
             json_schema_extra=list_map("name"),
         ),
     ]

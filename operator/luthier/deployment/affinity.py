@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import Affinity, ParentRef
 from luthier.deployment.rollout import Brake
-from luthier.errors import ApiError
+from luthier.errors import LuthierError
 from luthier.naming import child_metadata, child_name
 from luthier.plan import Json, Manifest
 from luthier.ports import Ports, Reader
@@ -58,13 +58,13 @@ async def observe_affinity(
     if policy is not None and find_doubt(obj, affinity, parents, policy) is None:
         return seen
     try:
+        if await ports.reader.get(_API, "", "") is None:
+            why = "the cluster does not know BackendTrafficPolicy; install the CRDs of Envoy Gateway"
+            return replace(seen, refusal=why)
         for parent in parents:
             seen = await _judge_gateway(seen, obj, parent, ports.reader)
-        if seen.refusal is None and await ports.reader.get(_API, "", "") is None:
-            why = "the cluster does not know BackendTrafficPolicy; install the CRDs of Envoy Gateway"
-            seen = replace(seen, refusal=why)
-    except ApiError:
-        # Installed for some namespaces only, the operator may not read them; and a rollback waits for no such answer.
+    except LuthierError:
+        # Installed for some namespaces only, the operator may not read Gateways; and a rollback waits for no answer.
         return SeenAffinity(policy=policy)
     return seen
 

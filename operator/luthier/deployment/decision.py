@@ -147,6 +147,7 @@ def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
     sizes = sizing.sizes(
         case, status, decision.weight, withdrawing=decision.withdrawn is not None or decision.moves_back
     )
+    needs_key = False
     for revision in known:
         if child_name(case.obj, revision.name) in pruned:
             continue
@@ -157,11 +158,13 @@ def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
             replicas = _leftover(case, status, revision.name)
         if replicas is None:
             continue
-        if waits_for_key(revision, case.seen.pods_of(revision.name), replicas=replicas):
-            yield build_key(case.obj)
+        needs_key = needs_key or waits_for_key(revision, case.seen.pods_of(revision.name), replicas=replicas)
         outcome = _outcome(case, status, revision.name)
         yield build_deployment(case.obj, revision, replicas=replicas, outcome=outcome)
         yield build_service(case.obj, revision)
+    # Last, what may be refused: pods that bring traffic back do not wait for it.
+    if needs_key:
+        yield build_key(case.obj)
     if (policy := wanted_policy(case)) is not None:
         yield policy
 

@@ -67,12 +67,15 @@ def _already_withdrawn(case: Case) -> Ending | None:
     said = withdrawal_of(case.seen)
     if case.candidate is None or said.get("revision") != case.candidate.name:
         return None
+    if said.get("outcome") not in _WORDS or said.get("reason") not in list(Reason):
+        # By another version, or by hand: whose traffic is taken is all that can be read, and all that matters.
+        return Ending(outcome="RolledBack", reason=Reason.ROLLED_BACK, message="as the route's note says")
     breach_at, written_at = said.get("breachSeenAt"), said.get("weightWrittenAt")
     exposed = said.get("exposed")
     return Ending(
         outcome=cast(Outcome, said["outcome"]),
         reason=Reason(said["reason"]),
-        message=said["message"],
+        message=str(said.get("message", "")),
         breach_at=parse_time(breach_at) if breach_at else None,
         written_at=parse_time(written_at) if written_at else None,
         exposed=(exposed[0], exposed[1]) if exposed else None,

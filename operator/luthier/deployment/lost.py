@@ -15,7 +15,9 @@ from luthier.deployment.case import Case, is_rejecting, outcome_of, withdrawal_o
 from luthier.deployment.decision import Decision, State
 from luthier.deployment.revision import Revision
 from luthier.deployment.rollout import begin_rollout
+from luthier.naming import child_name
 from luthier.plan import Event
+from luthier.router import route_weights
 
 
 def rebuilt(case: Case) -> Case:
@@ -58,8 +60,13 @@ def _is_lost(status: ModelDeploymentStatus) -> bool:
 def _sides(case: Case, serving: list[Revision]) -> tuple[Revision, Revision | None]:
     """Return the stable, and who is tried or taken back, if anybody is."""
     withdrawn = case.seen.revision(str(withdrawal_of(case.seen).get("revision")))
+    if withdrawn is None and len(serving) == 1:
+        # A candidate with all traffic leaves the stable in the route, without a share, until it is promoted.
+        stable = _before(case, serving[0])
+        is_kept = stable is not None and child_name(case.obj, stable.name) in route_weights(case.seen.route or {})
+        return (stable, serving[0]) if stable is not None and is_kept else (serving[0], None)
     if withdrawn is None:
-        return serving[0], serving[-1] if len(serving) > 1 else None
+        return serving[0], serving[-1]
     others = [r for r in serving if r.name != withdrawn.name]
     stable = others[0] if others else _before(case, withdrawn)
     return (stable, withdrawn) if stable is not None else (serving[0], None)

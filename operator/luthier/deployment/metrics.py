@@ -69,7 +69,8 @@ def gates_of(spec: ModelDeploymentSpec) -> tuple[Gate, ...]:
     metrics = spec.rollout.analysis.metrics
     if metrics is None:
         names = ["ErrorRate", "Latency", *(["FormatValidity"] if spec.response_schema else [])]
-        names += ["Satisfaction"] if spec.feedback is not None else []
+        # Votes of anybody gate only where a person has asked for it: else one client could hold back any candidate.
+        names += ["Satisfaction"] if spec.feedback is not None and spec.feedback.identity_header else []
         metrics = [AnalysisMetric.model_validate({"name": name}) for name in names]
     return tuple(_gate(metric) for metric in metrics)
 
