@@ -91,7 +91,6 @@ def test_without_the_right_to_make_the_key_it_is_told_and_what_serves_goes_on(wo
     until(lambda: world.stage.condition("Reconciling") == "True/Refused", "it is told", seconds=60)
     assert world.stage.condition("Serving") == "True/Serving"
     assert world.stage.weights() == {"r1": 100}
-    assert world.stage.pods_of("r2") == []
     world.proxy.disarm()
     until(lambda: world.stage.weights().get("r2"), "the right is there, and it goes on", seconds=90)
     assert len(keys(world.stage)) == 1
