@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+from threadserver import ThreadServer
 
 Json = dict[str, Any]
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -37,10 +37,11 @@ class Heard:
         return {name: value for name, value in self.body.items() if name != "sentAt"}
 
 
-class Receiver:
+class Receiver(ThreadServer):
     """A receiver for as long as a `with` block lasts; its files lie in a folder of the caller's."""
 
     def __init__(self, folder: Path, name: str = "hooks") -> None:
+        super().__init__()
         self.certificate, self._key = folder / f"{name}.crt", folder / f"{name}.key"
         self.key_file = folder / f"{name}.secret"
         self.key_file.write_bytes(SECRET)
@@ -49,18 +50,6 @@ class Receiver:
         """What is said to a call: an HTTP status, or HANG."""
         self.heard: list[Heard] = []
         self.host = ""
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Receiver:
-        self._thread.start()
-        assert self._ready.wait(10), "the receiver did not start"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
 
     def url(self, path: str) -> str:
         return f"https://{self.host}/{path}"
@@ -69,13 +58,7 @@ class Receiver:
         """Return the calls of a type that were answered with 2xx, by id."""
         return {one.id: one for one in tuple(self.heard) if one.body["type"] == type_ and one.answer // 100 == 2}
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
     async def _serve(self) -> None:
-        self._stop = asyncio.Event()
         app = web.Application()
         app.router.add_post("/{path:.*}", self._handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)

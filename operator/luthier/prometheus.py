@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -33,6 +33,11 @@ def quote(value: str) -> str:
 def quote_any(values: tuple[str, ...]) -> str:
     """Return a PromQL string for `=~` that matches exactly one of these values."""
     return quote("|".join(re.sub(r"([^A-Za-z0-9_-])", r"\\\1", value) for value in values))
+
+
+def select_pods(namespace: str, prefixes: Sequence[str]) -> str:
+    """Return the matchers of a namespace's pods whose names begin with one of these."""
+    return f"namespace={quote(namespace)},pod=~{quote('(' + '|'.join(prefixes) + ').*')}"
 
 
 def parse_samples(data: Mapping[str, Any]) -> list[Sample]:

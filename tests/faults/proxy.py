@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp import web
 
 from faults.rules import Rule
+from threadserver import ThreadServer
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 _HOP = {"host", "connection", "transfer-encoding", "content-length", "content-encoding", "keep-alive"}
@@ -38,10 +39,11 @@ class Write:
     """When the server had answered it, on the monotonic clock."""
 
 
-class FaultProxy:
+class FaultProxy(ThreadServer):
     """A proxy for as long as a `with` block lasts."""
 
     def __init__(self, server: str, tls: ssl.SSLContext) -> None:
+        super().__init__()
         self._server = server
         self._tls = tls
         self._left: list[list[Any]] = []
@@ -55,21 +57,9 @@ class FaultProxy:
         self._count = 0
         self._down = False
         self._streams: dict[int, web.Request] = {}
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
         self.url = ""
 
     # For the test's thread
-
-    def __enter__(self) -> FaultProxy:
-        self._thread.start()
-        assert self._ready.wait(10), "the proxy did not start"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
 
     def outage(self, on: bool) -> None:
         """Let the API server be gone: connections are cut, watches too; or be back."""
@@ -112,13 +102,7 @@ class FaultProxy:
 
     # In the proxy's thread
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
     async def _serve(self) -> None:
-        self._stop = asyncio.Event()
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
         async with aiohttp.ClientSession(self._server, connector=connector) as self._upstream:
             app = web.Application(client_max_size=16 << 20)

@@ -682,8 +682,8 @@ def test_a_status_lost_in_mid_rollout_starts_the_rollout_over_with_the_same_revi
     assert world.run(400, until=lambda: world.status["stable"]["name"].startswith("r2-"))
 
 
-@pytest.mark.parametrize("at", ["status after traffic", "a changed child"])
-def test_a_rollback_is_finished_by_the_routes_note_when_the_status_is_lost(at):
+def killed_in_rollback(at: str) -> World:
+    """Return a world whose operator died in mid-rollback, and whose Prometheus is down."""
     world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
     world.successor()
     world.run(20)
@@ -693,6 +693,12 @@ def test_a_rollback_is_finished_by_the_routes_note_when_the_status_is_lost(at):
         world.run(200)
     world.fail_at = None
     world.prometheus_error = "down"
+    return world
+
+
+@pytest.mark.parametrize("at", ["status after traffic", "a changed child"])
+def test_a_rollback_is_finished_by_the_routes_note_when_the_status_is_lost(at):
+    world = killed_in_rollback(at)
     world.behaviour.clear()
     del world.obj["status"]
     seen = []
@@ -783,17 +789,9 @@ def test_a_rollback_whose_status_write_was_lost_is_finished():
 
 def halted_rollback(at: str) -> World:
     """Return a world whose operator died in mid-rollback, whose route was deleted, and whose Prometheus is down."""
-    world = serving(steps=[{"setWeight": 25}, {"pause": {}}])
-    world.successor()
-    world.run(20)
-    world.behaviour["r2"] = Behaviour(errors=0.6)
-    world.fail_at = at
-    with pytest.raises(Killed):
-        world.run(200)
+    world = killed_in_rollback(at)
     assert world.status["rollout"]["weight"] == 25
-    world.fail_at = None
     world.children = {key: child for key, child in world.children.items() if key[0] != "HTTPRoute"}
-    world.prometheus_error = "down"
     return world
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from luthier.deployment.counters import STARTED
 from luthier.ports import Prometheus, Sample
-from luthier.prometheus import PrometheusError, quote
+from luthier.prometheus import PrometheusError, select_pods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class LastDay:
 
 async def read_last_day(prometheus: Prometheus, *, namespace: str, prefixes: Sequence[str]) -> LastDay:
     """Ask for all requests of pods whose names begin with one of these; half a day extrapolated would be no day."""
-    pods = f"namespace={quote(namespace)},pod=~{quote('(' + '|'.join(prefixes) + ').*')}"
+    pods = select_pods(namespace, prefixes)
     try:
         if not await prometheus.raw(f"count(count_over_time({STARTED}{{{pods}}}[1h] offset 23h))"):
             return LastDay(problem="Prometheus has no 24 h of its requests")

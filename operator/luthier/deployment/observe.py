@@ -39,7 +39,7 @@ from luthier.draft import read_spec
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name, controller_uid
 from luthier.plan import HookAnswer, Json, Key
 from luthier.ports import Ports, Sample
-from luthier.prometheus import PrometheusError, quote, quote_any
+from luthier.prometheus import PrometheusError, quote, quote_any, select_pods
 from luthier.resources import CONTROLLERREVISION, DEPLOYMENT, HTTPROUTE, POD, PVC, SERVICE
 from luthier.router import route_weights
 from luthier.settings import Settings
@@ -335,7 +335,7 @@ async def _follow(obj: Json, status: ModelDeploymentStatus, ports: Ports) -> tup
     entry = aftermath.followed_entry(status.history, ports.now)
     if entry is None or entry.weight_written_at is None:
         return ()
-    pods = _pods(obj["metadata"]["namespace"], (pod_prefix(obj, entry.revision),))
+    pods = select_pods(obj["metadata"]["namespace"], (pod_prefix(obj, entry.revision),))
     selector = f"__name__=~{quote(STARTED)},{pods},edge=~{quote_any(('',))}"
     seconds = int((ports.now - entry.weight_written_at).total_seconds()) + _MARGIN_SECONDS
     try:
@@ -366,7 +366,7 @@ def render_query(
     ]
     names += [AGE_EXCEEDED, AGED] if edges else []
     # An empty alternative matches the series that have no such label.
-    selector = f"__name__=~{quote('|'.join(names))},{_pods(namespace, prefixes)},edge=~{quote_any(('', *edges))}"
+    selector = f"__name__=~{quote('|'.join(names))},{select_pods(namespace, prefixes)},edge=~{quote_any(('', *edges))}"
     margin = max(_MARGIN_SECONDS, math.ceil(_MARGIN_SCRAPES * scrape_seconds))
     seconds = int(max(0.0, now - memory.at)) + margin
     return f"{{{selector}}}[{seconds}s]"
@@ -374,10 +374,6 @@ def render_query(
 
 def render_p95_query(namespace: str, prefix: str) -> str:
     """Return the query of the stable's requests by age, and of all, of the last minutes."""
-    pods = _pods(namespace, (prefix,))
+    pods = select_pods(namespace, (prefix,))
     slower = f"sum by (edge) (increase({AGE_EXCEEDED}{{{pods}}}[{_P95_WINDOW}]))"
     return f"{slower} or sum (increase({STARTED}{{{pods}}}[{_P95_WINDOW}]))"
-
-
-def _pods(namespace: str, prefixes: tuple[str, ...]) -> str:
-    return f"namespace={quote(namespace)},pod=~{quote('(' + '|'.join(prefixes) + ').*')}"
