@@ -82,6 +82,17 @@ def test_enough_healthy_requests_pass():
     assert reading.metrics[0].candidate_started >= 190
 
 
+@pytest.mark.row(50)
+def test_a_weight_is_judged_by_requests_that_began_at_it():
+    """A look that began before it, and a sample that is compared with one from before it, tell of both weights."""
+    into_a_look = SINCE + timedelta(seconds=3)  # the second sample of a look of 5 s that began at SINCE
+    reading = judge(Measured(samples=samples(candidate=(200, 10))), in_force_at=into_a_look, min_samples=193)
+    assert (reading.code, reading.metrics[0].candidate_started) == ("NotYet(192/193)", 192)
+    errors = reading.memory.evidence["ErrorRate"]
+    assert reading.memory.requests_exposed == 200
+    assert errors.bursts.totals == (200, 0), "what began before is evidence like the rest"
+
+
 @pytest.mark.parametrize(
     ("sentence", "measured", "changes", "code"),
     [
@@ -93,7 +104,7 @@ def test_enough_healthy_requests_pass():
             {"candidate_ready": (PODS["candidate"], ("uid-2", "a-r2-y"))},
             "CoverageLow",
         ),
-        ("too few requests", Measured(samples=samples(candidate=(60, 0))), {"weight": 23}, "NotYet(60/100)"),
+        ("too few requests", Measured(samples=samples(candidate=(60, 0))), {"weight": 23}, "NotYet(59/100)"),
         ("a failing stable", Measured(samples=samples(candidate=(200, 60), stable=(200, 60))), {}, "BaselineUnhealthy"),
         (
             "a suspicion that is no proof yet",
@@ -185,7 +196,7 @@ def test_counters_that_fall_in_mid_run_are_somebodys_old_samples():
 def test_a_breach_is_a_fail_with_the_numbers_and_the_time():
     reading = judge(Measured(samples=samples(candidate=(200, 80), stable=(200, 2))))
     assert reading.outcome == "Fail"
-    assert reading.message.startswith("errors 4")
+    assert reading.message.startswith("errors 39 % (14/36)")
     assert "≥ 100" in reading.message
     assert SINCE < reading.failed_at < NOW
     assert reading.memory.at == reading.failed_at.timestamp()  # what came later does not talk it away

@@ -137,6 +137,7 @@ def read(memory: Memory | None, gating: Sequence[Gate], measured: Measured, scen
         looks=looks,
         running_since=scene.running_since,
         uncounted=uncounted,
+        weight_since=scene.in_force_at.timestamp() if scene.in_force_at else memory.since,
     )
     flaws = _flaws(scraped, polled, replace(memory, pods=pods), gating, scene)
     if found or measured.error is None:  # blind, no time has passed: what comes late is still counted in its look
@@ -188,24 +189,32 @@ def _look(memory: Memory, gating: Sequence[Gate], counts: ArmCounts, *, end: flo
     evidence = {}
     for gate in gating:
         old = memory.evidence.get(gate.name, Evidence())
-        taken = Counts(
-            candidate_bad=counts.candidate[gate.bad],
-            candidate_started=counts.candidate[gate.started],
-            stable_bad=counts.stable[gate.bad],
-            stable_started=counts.stable[gate.started],
-        )
+        taken = _counts(gate, counts.candidate, counts.stable)
+        before = _counts(gate, counts.candidate_before, counts.stable_before)
         if gate.slower_edges and memory.edge is None:
             evidence[gate.name] = old  # Nobody counts slow ones yet: none seen is not none there.
         elif memory.since is None or (gate.is_latency and not _is_warm(memory, gate, scene)):
             bursts = old.bursts.seen(at=end, started=taken.stable_started, bad=taken.stable_bad)
             evidence[gate.name] = replace(old, bursts=bursts)
         else:
-            evidence[gate.name] = gates.look(old, gate.against(old), taken, at=end, cluster=scene.cluster)
+            evidence[gate.name] = gates.look(
+                old, gate.against(old), taken, at=end, cluster=scene.cluster, before=before
+            )
     memory = memory.exposed(counts.candidate["started"], counts.candidate["bad"])
     if memory.since is not None:
         memory = memory.rated(counts.candidate["rated"], counts.stable["rated"])
     memory = _split(memory, counts, end=end, scene=scene)
-    return _warmed(replace(memory, at=end, evidence=evidence), counts.candidate["started"])
+    begun = counts.candidate["started"] - counts.candidate_before.get("started", 0)
+    return _warmed(replace(memory, at=end, evidence=evidence), begun)
+
+
+def _counts(gate: Gate, candidate: Mapping[Counter, int], stable: Mapping[Counter, int]) -> Counts:
+    return Counts(
+        candidate_bad=candidate.get(gate.bad, 0),
+        candidate_started=candidate.get(gate.started, 0),
+        stable_bad=stable.get(gate.bad, 0),
+        stable_started=stable.get(gate.started, 0),
+    )
 
 
 def _split(memory: Memory, counts: ArmCounts, *, end: float, scene: Scene) -> Memory:

@@ -132,6 +132,9 @@ class ArmCounts:
 
     candidate: Mapping[Counter, int]
     stable: Mapping[Counter, int]
+    candidate_before: Mapping[Counter, int] = field(default_factory=dict)
+    stable_before: Mapping[Counter, int] = field(default_factory=dict)
+    """What of the above may be of the weight before: it grew since a sample that is older than this weight."""
     uncounted: int = 0
     """Requests that began at pods whose numbers are no part of the above."""
 
@@ -273,6 +276,7 @@ def split_by_look(
     looks: int,
     running_since: Mapping[str, float] | None = None,
     uncounted: Collection[str] = (),
+    weight_since: float | None = None,
 ) -> tuple[list[ArmCounts], Pods]:
     """Return what happened in each look, and the pods' newest counted samples.
 
@@ -288,10 +292,11 @@ def split_by_look(
         running_since: When a pod's container started, where that is known: counters that fall in the middle of its
             run are somebody's old samples. They wait until they say something new, or the container proves to be new.
         uncounted: Pods whose newest sample is kept while nothing is counted.
+        weight_since: When the weight that is judged came into force, Unix seconds.
     """
     if looks == 0:
         return [], pods
-    counts = [{"candidate": dict.fromkeys(COUNTERS, 0), "stable": dict.fromkeys(COUNTERS, 0)} for _ in range(looks)]
+    counts, before = _zeros(looks), _zeros(looks)
     apart = [0] * looks
     end = after + looks * seconds
     newest = dict(pods)
@@ -300,6 +305,7 @@ def split_by_look(
         known = pods.get(pod) or _baseline(arm, timeline, before=after)
         since = (running_since or {}).get(pod, math.inf)
         for at in sorted(t for t in timeline if known.at < t <= end):
+            is_older = weight_since is not None and known.at < weight_since
             known, growth = _grown(known, at, timeline, since)
             index = max(0, min(looks - 1, math.ceil((at - after) / seconds) - 1))
             if pod in uncounted:
@@ -307,17 +313,32 @@ def split_by_look(
                 continue
             for counter, more in growth.items():
                 counts[index][arm][counter] += more
+                before[index][arm][counter] += more if is_older else 0
         if known.at > -math.inf:
             newest[pod] = known
-    return [_arm_counts(c["candidate"], c["stable"], n) for c, n in zip(counts, apart, strict=True)], newest
+    return [_arm_counts(c, b, n) for c, b, n in zip(counts, before, apart, strict=True)], newest
 
 
-def _arm_counts(candidate: dict[Counter, int], stable: dict[Counter, int], uncounted: int) -> ArmCounts:
+_Both = dict[Arm, dict[Counter, int]]
+
+
+def _zeros(looks: int) -> list[_Both]:
+    return [{"candidate": dict.fromkeys(COUNTERS, 0), "stable": dict.fromkeys(COUNTERS, 0)} for _ in range(looks)]
+
+
+def _arm_counts(counts: _Both, before: _Both, uncounted: int) -> ArmCounts:
     """Return what each arm did, with the votes on its answers that the other's pods have taken."""
-    for mine, other in ((candidate, stable), (stable, candidate)):
-        mine["rated"] += other["rated_other"]
-        mine["down"] += other["down_other"]
-    return ArmCounts(candidate=candidate, stable=stable, uncounted=uncounted)
+    for both in (counts, before):
+        for mine, other in ((both["candidate"], both["stable"]), (both["stable"], both["candidate"])):
+            mine["rated"] += other["rated_other"]
+            mine["down"] += other["down_other"]
+    return ArmCounts(
+        candidate=counts["candidate"],
+        stable=counts["stable"],
+        candidate_before=before["candidate"],
+        stable_before=before["stable"],
+        uncounted=uncounted,
+    )
 
 
 def _has_fallen(row: Mapping[Column, float], known: PodCounters) -> bool:

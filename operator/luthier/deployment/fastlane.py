@@ -128,8 +128,8 @@ class FastLane:
             log.error("the fast lane could not ask %s", pod, exc_info=error)
 
     async def _poll(self, uid: str, target: Target) -> None:
+        now = self._clock().timestamp()  # as a scrape is stamped: what it counts has begun by then, or later
         value = await self._pods.json(target.url)
-        now = self._clock().timestamp()
         reply = parse_reply(value, uid=target.uid, name=target.name, at=now) if value is not None else None
         self._counted(reply is not None)
         kept = self._kept.setdefault(uid, {}).setdefault(target.uid, deque())

@@ -51,6 +51,15 @@ class Counts:
             stable_started=self.stable_started + other.stable_started,
         )
 
+    def minus(self, other: Counts) -> Counts:
+        """Return the rest."""
+        return Counts(
+            candidate_bad=self.candidate_bad - other.candidate_bad,
+            candidate_started=self.candidate_started - other.candidate_started,
+            stable_bad=self.stable_bad - other.stable_bad,
+            stable_started=self.stable_started - other.stable_started,
+        )
+
     def to_list(self) -> list[int]:
         return [self.candidate_bad, self.candidate_started, self.stable_bad, self.stable_started]
 
@@ -192,11 +201,20 @@ def restart(evidence: Evidence, restarts: int) -> Evidence:
     return replace(evidence, relative=evidence.relative.restarted(restarts), floor=evidence.floor.restarted(restarts))
 
 
-def look(evidence: Evidence, hypothesis: Hypothesis, counts: Counts, *, at: float, cluster: int = 1) -> Evidence:
+def look(
+    evidence: Evidence,
+    hypothesis: Hypothesis,
+    counts: Counts,
+    *,
+    at: float,
+    cluster: int = 1,
+    before: Counts | None = None,
+) -> Evidence:
     """Take in what happened since the last look. So many requests, `cluster`, may share one fate.
 
     A stratum closes at the first look where both arms have started a request; that depends on arrivals, never on
-    outcomes. The floor compares nothing, so its stratum needs the candidate's requests alone.
+    outcomes. The floor compares nothing, so its stratum needs the candidate's requests alone. What may have begun
+    `before` the weight is evidence like the rest, and no part of this weight's totals.
     """
     # Burstiness comes from the looks before this one: a factor that knew its own stratum would bend the test.
     phi = clustered(evidence.bursts.factor, cluster)
@@ -212,7 +230,7 @@ def look(evidence: Evidence, hypothesis: Hypothesis, counts: Counts, *, at: floa
         relative=relative,
         floor=floor,
         stratum=stratum,
-        totals=evidence.totals.plus(counts),
+        totals=evidence.totals.plus(counts.minus(before or Counts())),
         bursts=evidence.bursts.seen(at=at, started=counts.stable_started, bad=counts.stable_bad),
     )
 
