@@ -18,7 +18,14 @@ from standin.model import Behaviour
 from waiting import until
 
 pytestmark = [pytest.mark.node, pytest.mark.images, pytest.mark.slow]
-MODELS = {"v1": Behaviour(), "v2": Behaviour(answer='{"label": "two"}'), "v3": Behaviour(error_rate=0.5)}
+MODELS = {
+    "v1": Behaviour(),
+    "v2": Behaviour(answer='{"label": "two"}'),
+    "failing": Behaviour(error_rate=0.5),
+    "talkative": Behaviour(invalid_rate=0.3),
+    "slow": Behaviour(latency_seconds=0.5),
+}
+SCHEMA = '{"type": "object", "required": ["label"]}'
 SLOW_STREAM = {"answer": " ".join(["word"] * 20), "chunk_seconds": 0.15}
 """Three seconds: a stream lives through several changes of weight."""
 LONG_STREAM = {"answer": " ".join(["word"] * 20), "chunk_seconds": 1.25}
@@ -43,7 +50,7 @@ def world(serving_node, request) -> Iterator[ServingNode]:
     world = ServingNode(env=env, namespace=f"serving-{abs(hash(request.node.name)) % 10**6}", image=image)
     world.prepare(MODELS)
     try:
-        world.deploy("v1", replicas=5)
+        world.deploy("v1", replicas=5, responseSchema=SCHEMA)
         until(lambda: world.has_ended(1, "Promoted"), "the first revision serves", seconds=180)
         until(lambda: answers(world), "the gateway answers")
         yield world
@@ -106,11 +113,17 @@ def ready(world: ServingNode, revision: str) -> int:
     return sum(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def test_a_revision_that_fails_half_of_its_requests_is_taken_back(world: ServingNode):
+def test_an_unfit_revision_is_taken_back_by_each_signal(world: ServingNode):
+    """By errors, by the form of its answers, by its latency: each one alone, with no other to help."""
+    signals = {"failing": "ErrorRate", "talkative": "FormatValidity", "slow": "Latency"}
     with traffic(world.address(), rate=25) as clients:
-        world.deploy("v3", rollout=rollout({"setWeight": 25}, {"analysis": {}}))
-        until(lambda: world.has_ended(2, "RolledBack"), "it is taken back", seconds=240)
-        back = time.monotonic()
-        until(lambda: len(clients.since(back)) > 100, "100 requests")
-    assert {r.revision for r in clients.since(back + 2)} == {"r1"}
+        for number, (model, signal) in enumerate(signals.items(), start=2):
+            judged_by = {**ANALYSIS, "metrics": [{"name": signal}]}
+            world.deploy(model, rollout=rollout({"setWeight": 50}, {"analysis": {}}, analysis=judged_by))
+            until(lambda n=number: world.has_ended(n, "RolledBack"), f"{model} is taken back", seconds=240)
+            back = time.monotonic()
+            (metric,) = world.status()["history"][0]["metrics"]
+            assert (metric["name"], metric["outcome"]) == (signal, "Fail")
+            until(lambda since=back: len(clients.since(since)) > 100, "100 requests")
+            assert {r.revision for r in clients.since(back + 2)} == {"r1"}
     assert set(clients.failed()) == {"r2 500"}
