@@ -262,7 +262,7 @@ class World:
             self._write_status(plan)
         if not plan.status_first and plan.traffic is not None:
             self._route(plan.traffic)
-        for manifest in plan.apply:
+        for manifest in (*plan.apply, *plan.extras):
             self._apply_child(manifest)
         if plan.status_first and plan.traffic is not None:
             self._route(plan.traffic)

@@ -73,9 +73,9 @@ class HookAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one pass does. Order: traffic, apply, delete, status, events.
+    """What one pass does. Order: traffic, apply, delete, extras, status, events.
 
-    `status_first`, when somebody gains traffic: status, apply, traffic, delete, events.
+    `status_first`, when somebody gains traffic: status, apply, traffic, delete, extras, events.
     `status` is the whole desired status; an equal one is not written. Jobs and ControllerRevisions are created
     once and never re-applied; all else goes by server-side apply.
     """
@@ -86,6 +86,8 @@ class Plan:
     delete: tuple[Ref, ...] = ()
     events: tuple[Event, ...] = ()
     status_first: bool = False
+    extras: tuple[Manifest, ...] = ()
+    """Children that may be refused while the rest goes on: it is said in the status, beside what was decided."""
     requeue_after: float | None = None
     calls: tuple[Call, ...] = ()
     """All calls that are wanted after this pass; they are begun when it has written everything."""

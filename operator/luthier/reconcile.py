@@ -121,10 +121,15 @@ class Reconciler:
         if plan.status_first:
             obj = await self._write_status(obj, plan.status)
         wait = await self._apply(plan)
+        refusal = await self._apply_extras(plan)
+        if refusal is not None and not plan.status_first:
+            plan = with_refusal(obj, plan, judge(refusal), self._clock())
         if not plan.status_first:
             obj = await self._write_status(obj, plan.status)
         await self._post(obj, plan.events)
         self._calls(key, plan.calls)
+        if refusal is not None:
+            raise refusal
         waits = [seconds for seconds in (plan.requeue_after, wait) if seconds is not None]
         return Done(requeue_after=min(waits, default=None))
 
@@ -141,6 +146,19 @@ class Reconciler:
         for ref in plan.delete:
             await self._children.delete(ref)
         return wait
+
+    async def _apply_extras(self, plan: Plan) -> ApiError | NameConflict | None:
+        """Write what may be refused, and return the first refusal."""
+        try:
+            for manifest in plan.extras:
+                await self._children.ensure(manifest)
+        except NameConflict as error:
+            return error
+        except ApiError as error:
+            if not error.is_refusal or isinstance(error, Conflict | Throttled):
+                raise
+            return error
+        return None
 
     async def _write_status(self, obj: Json, wanted: Json) -> Json:
         """Write a status when it differs, refused when the object is not the one that was decided on."""
@@ -248,6 +266,17 @@ def told(obj: Json, verdict: Verdict, now: datetime) -> Json:
     said = {"reason": verdict.reason, "message": verdict.message, "generation": generation, "now": now}
     conditions = status.summarize(mark(old.get("conditions", []), **said), kind=obj["kind"], **said)
     return {**old, "observedGeneration": generation, "conditions": conditions}
+
+
+def with_refusal(obj: Json, plan: Plan, verdict: Verdict, now: datetime) -> Plan:
+    """Return a plan whose status says too that an extra was refused; the event about it goes out when that is new."""
+    wanted = told({**obj, "status": plan.status}, verdict, now)
+    before, after = (
+        status.find_condition(s.get("conditions", []), verdict.mark or "") for s in (obj.get("status", {}), wanted)
+    )
+    is_new = before is None or after is None or before["message"] != after["message"]
+    event = Event(type="Warning", reason=verdict.reason, message=verdict.message)
+    return replace(plan, status=wanted, events=(*plan.events, *([event] if is_new else [])))
 
 
 def has_ended(obj: Json) -> bool:

@@ -1,5 +1,6 @@
 """Errors become conditions and retries in one table; a run that has ended stays ended."""
 
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import pytest
@@ -8,8 +9,10 @@ from factories import make_finetunejob, make_modeldeployment
 from luthier import status
 from luthier.errors import ApiError, Conflict, InvalidSpec, NameConflict, NotFound, NotLeader, Throttled, Unreachable
 from luthier.events import EventLog
+from luthier.metrics import Metrics
 from luthier.own import OwnCache, key_of
-from luthier.plan import Plan, Ref, Traffic
+from luthier.plan import Event, Plan, Ref, Traffic
+from luthier.ports import Ports
 from luthier.reconcile import LASTING_SECONDS, Outages, Reconciler, Verdict, has_ended, judge, told
 from luthier.workqueue import Done, Retry
 
@@ -142,6 +145,50 @@ async def test_who_gains_traffic_has_its_children_first():
 async def test_who_loses_traffic_loses_it_whatever_becomes_of_the_children():
     assert await written(status_first=False) == ["traffic", "apply", "delete"]
     assert await written(status_first=False, refused="apply") == ["traffic", "refused"]
+
+
+class Deciding:
+    """A controller that decides always the same."""
+
+    def __init__(self, plan):
+        self.plan = plan
+
+    def references(self, obj):
+        return ()
+
+    async def observe(self, obj, ports):
+        return None
+
+    def decide(self, obj, observed):
+        return self.plan
+
+
+async def test_a_refused_extra_is_told_once_and_what_was_decided_stands_beside_it():
+    obj, server, writes = make_modeldeployment(), Taking(), Written(refused="apply")
+    own = OwnCache(enqueue=lambda key: None)
+    own.saw("ADDED", obj)
+    decided = {"verdict": "RolledBack(r2)", "conditions": []}
+    news = Event(type="Warning", reason="RolledBack", message="errors 40 %")
+    plan = Plan(status=decided, traffic=Traffic(manifest={}, resource_version=None), extras=({},), events=(news,))
+    reconciler = Reconciler(
+        {obj["kind"]: Deciding(plan)},
+        ports=Ports(**dict.fromkeys(field.name for field in fields(Ports))),
+        own=own,
+        kube=server,
+        children=writes,
+        router=writes,
+        events=EventLog("me"),
+        metrics=Metrics(),
+    )
+    for _ in range(2):
+        with pytest.raises(ApiError):
+            await reconciler._pass(key_of(obj), own.get(key_of(obj)))
+    status_ = own.get(key_of(obj))["status"]
+    assert writes.log == ["traffic", "traffic"]
+    assert status_["verdict"] == "RolledBack(r2)"
+    assert "not like this" in status.find_condition(status_["conditions"], "Reconciling")["message"]
+    assert [reason for reason, _ in server.posted] == ["RolledBack", "Refused", "RolledBack"]
+    assert own.get(key_of(obj))["metadata"]["resourceVersion"] == str(int(obj["metadata"]["resourceVersion"]) + 1)
 
 
 class Nobody:

@@ -87,6 +87,7 @@ def make_plan(case: Case, decision: Decision) -> Plan:
     return Plan(
         status={**shown.to_json(), "conditions": _conditions(case, status, decision.state)},
         apply=tuple(_children(case, decision)),
+        extras=tuple(_extras(case, decision)),
         traffic=traffic,
         delete=tuple(_outdated(case, status)),
         events=events,
@@ -139,34 +140,37 @@ def _gains(case: Case, decision: Decision) -> bool:
 
 
 def _children(case: Case, decision: Decision) -> Iterable[Manifest]:
-    status = decision.status
-    known = [*case.seen.revisions]
+    for revision, replicas in _live(case, decision):
+        if not revision.obj:
+            yield build_record(case.obj, revision)
+        if replicas is not None:
+            outcome = _outcome(case, decision.status, revision.name)
+            yield build_deployment(case.obj, revision, replicas=replicas, outcome=outcome)
+            yield build_service(case.obj, revision)
+
+
+def _extras(case: Case, decision: Decision) -> Iterable[Manifest]:
+    """Return what may be refused: neither pods that bring traffic back nor what is told of it wait for it."""
+    sized = [(revision, replicas) for revision, replicas in _live(case, decision) if replicas is not None]
+    if any(waits_for_key(r, case.seen.pods_of(r.name), replicas=replicas) for r, replicas in sized):
+        yield build_key(case.obj)
+    if (policy := wanted_policy(case)) is not None:
+        yield policy
+
+
+def _live(case: Case, decision: Decision) -> Iterable[tuple[Revision, int | None]]:
+    """Return the revisions that are kept, and how many pods each should have; None: it has no Deployment."""
+    status, known = decision.status, [*case.seen.revisions]
     if decision.record is not None and decision.record.name not in {r.name for r in known}:
         known.append(decision.record)
     pruned = {ref.name for ref in _outdated(case, status)}
     sizes = sizing.sizes(
         case, status, decision.weight, withdrawing=decision.withdrawn is not None or decision.moves_back
     )
-    needs_key = False
     for revision in known:
-        if child_name(case.obj, revision.name) in pruned:
-            continue
-        if not revision.obj:
-            yield build_record(case.obj, revision)
-        replicas = sizes.get(revision.name)
-        if replicas is None:
-            replicas = _leftover(case, status, revision.name)
-        if replicas is None:
-            continue
-        needs_key = needs_key or waits_for_key(revision, case.seen.pods_of(revision.name), replicas=replicas)
-        outcome = _outcome(case, status, revision.name)
-        yield build_deployment(case.obj, revision, replicas=replicas, outcome=outcome)
-        yield build_service(case.obj, revision)
-    # Last, what may be refused: pods that bring traffic back do not wait for it.
-    if needs_key:
-        yield build_key(case.obj)
-    if (policy := wanted_policy(case)) is not None:
-        yield policy
+        if child_name(case.obj, revision.name) not in pruned:
+            wanted = sizes.get(revision.name)
+            yield revision, wanted if wanted is not None else _leftover(case, status, revision.name)
 
 
 def _restored(case: Case) -> Iterable[Event]:
