@@ -27,7 +27,9 @@ def series() -> dict[str, frozenset[str]]:
     for collector in set(Metrics().registry._collector_to_names):
         for family in collector.collect():
             found |= _of(family, frozenset(getattr(collector, "_labelnames", ())))
-    for family in CountersCollector(Counters(revision="r1"), clock=lambda: 0.0, started_at=0.0).collect():
+    counters = Counters(revision="r1")
+    counters.offer_votes()
+    for family in CountersCollector(counters, clock=lambda: 0.0, started_at=0.0).collect():
         labels = {name for sample in family.samples for name in sample.labels}
         found |= _of(family, frozenset(labels))
     return found

@@ -30,6 +30,7 @@ VALUES = {
     "edge": ["1.045", "10.21"],
     "le": ["0.1", "+Inf"],
     "pod": ["a", "b"],
+    "rating": ["up", "down"],
 }
 """What a Prometheus with two replicas of the operator and two revisions of one model has."""
 
