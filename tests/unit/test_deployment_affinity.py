@@ -154,6 +154,21 @@ def test_a_policy_lost_in_mid_rollout_holds_the_weight_and_no_rollback():
     assert world.condition("Stalled") == "True/RolledBack"
 
 
+def test_no_way_back_waits_for_what_may_be_read_of_the_gateway(monkeypatch):
+    world = serving()
+    world.successor()
+    assert world.run(60, until=lambda: world.weights() == {"r1": 90, "r2": 10})
+    world.policy_refused = "another policy is older"
+    world.tick()
+
+    async def hang(*_):
+        assert world.weights() == {"r1": 100}, "it was asked before the traffic was back"
+
+    monkeypatch.setattr("luthier.deployment.observe.observe_affinity", hang)
+    world.spec(rollout={"abort": {"revision": world.status["candidate"]["name"]}})
+    assert world.run(60, until=lambda: world.weights() == {"r1": 100})
+
+
 def test_a_rollout_keeps_the_affinity_that_it_began_with():
     world = serving()
     world.successor()

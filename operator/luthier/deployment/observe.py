@@ -120,9 +120,6 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
         route=await _route(obj, ports),
         rival=find_rival(obj, ports.own.all_objects()),
-        affinity=await observe_affinity(
-            obj, as_begun(spec, status.rollout).rollout.affinity, spec.gateway.parent_refs, ports
-        ),
         freeze=ports.freeze(),
         answers=ports.answers(Key(kind=obj["kind"], namespace=namespace, name=meta["name"])),
     )
@@ -130,8 +127,12 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         return seen
     begun = as_begun(spec, status.rollout)
     by_pods = replace(seen, measured=Measured(replies=ports.fast.replies(uid), error=NOT_ASKED))
-    if fails_by_pods(obj, begun, status, by_pods):
+    if not _is_pinned(status) and fails_by_pods(obj, begun, status, by_pods):
         return by_pods  # proven: nothing that Prometheus could say would change it
+    # Reads of the API server, which may hang or fail: no traffic that has to be taken back waits for them.
+    seen = replace(seen, affinity=await observe_affinity(obj, begun.rollout.affinity, spec.gateway.parent_refs, ports))
+    if _is_pinned(status):
+        return seen  # what a pin brings back is not judged
     measured = await _measure(obj, begun, status, ports)
     is_down = measured is not None and measured.error is not None
     return replace(
@@ -164,14 +165,17 @@ def _is_urgent(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStat
     candidate = status.candidate
     if candidate is None:
         return False
-    if status.rollout is not None and status.rollout.act is not None and status.rollout.act.act == "Pin":
-        return True  # what a pin brings back is not judged
     if candidate.name in read_acts(obj, spec).aborts or trouble_of(spec, status, seen) is not None:
         return True
     carried = route_weights(seen.route or {}).get(child_name(obj, candidate.name), 0)
     if carried == 0:
         return False
     return not ready_ids(seen.pods_of(candidate.name)) or loss_of(spec, status, seen) is not None
+
+
+def _is_pinned(status: ModelDeploymentStatus) -> bool:
+    act = status.rollout.act if status.rollout else None
+    return act is not None and act.act == "Pin" and status.candidate is not None
 
 
 def loss_of(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> Loss | None:
