@@ -224,10 +224,10 @@ def begin_with_affinity(world: World) -> None:
 
 
 def end_affinity(world: World) -> None:
-    """Ask for it no more while it is in use."""
-    approve(world)
+    """Ask for it no more while it is in use, and approve only then: once it goes on, nobody is paused."""
     if is_paused(world):
         world.once("forget", lambda: world.stage.change(rollout={"affinity": None}))
+        approve(world)
 
 
 PROMOTED = rollout("deployment-promoted", "True/Promoted", {"r2": 100}, play=approve)
