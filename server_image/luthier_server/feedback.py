@@ -114,11 +114,14 @@ class Feedback:
         if not self._identity_header:
             return vote.user
         name = self._identity_header.encode()
-        given = next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), "").strip()
-        if not given:
+        given = [value.decode("latin-1").strip() for key, value in scope["headers"] if key.lower() == name]
+        if len(given) > 1:  # one is the client's own: whoever may choose has a name for each vote
+            message = f"the header {self._identity_header} came {len(given)} times; the gateway has to replace it"
+            raise _RefusedError(status=401, cause="identity", message=message)
+        if not given or not given[0]:
             message = f"the header {self._identity_header} names nobody; the gateway sets it for who is logged in"
             raise _RefusedError(status=401, cause="identity", message=message)
-        return given
+        return given[0]
 
     async def _refuse(self, send: Send, refused: _RefusedError) -> None:
         self._counters.refuse_vote(refused.cause)

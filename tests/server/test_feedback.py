@@ -205,12 +205,12 @@ async def vote_as(setup: Setup, user: str) -> int:
     return reply.status
 
 
-async def test_a_header_that_is_asked_for_must_name_somebody(folder):
+async def test_a_header_that_is_asked_for_must_name_one_person(folder):
     setup = serving(folder, header="x-user")
     id_ = await answer_id(setup)
-    for headers in ((), [(b"x-user", b" ")]):
+    for headers in ((), [(b"x-user", b" ")], [(b"x-user", b"my choice"), (b"x-user", b"me")]):
         assert (await vote(setup, id_, headers=headers, user="me")).status == 401
-    assert refused(setup) == {"identity": 2}
+    assert refused(setup) == {"identity": 3}
 
 
 async def test_without_a_header_the_body_may_name_who_votes(folder):
