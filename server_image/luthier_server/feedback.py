@@ -114,7 +114,7 @@ class Feedback:
         if not self._identity_header:
             return vote.user
         name = self._identity_header.encode()
-        given = [value.decode("latin-1").strip() for key, value in scope["headers"] if key.lower() == name]
+        given: list[str] = [value.decode("latin-1").strip() for key, value in scope["headers"] if key.lower() == name]
         if len(given) > 1:  # one is the client's own: whoever may choose has a name for each vote
             message = f"the header {self._identity_header} came {len(given)} times; the gateway has to replace it"
             raise _RefusedError(status=401, cause="identity", message=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,8 @@ from factories import make_modeldeployment
 from luthier.api.modeldeployment import ModelDeploymentSpec, Step
 from luthier.deployment.lastday import LastDay
 from luthier.deployment.pace import choose_plan
+from luthier.naming import child_name
+from luthier.ports import Sample
 from luthier.status import format_time
 from servingworld import NOW, Behaviour, World
 
@@ -123,6 +126,24 @@ def test_the_plan_is_chosen_once_and_followed_whatever_the_traffic_is_later():
     assert world.run(120, until=lambda: world.condition("Ready") == "True/Promoted")
     assert not [event for event in world.events if event.reason == "PlanDrift"]
     assert len(plan_events(world)) == 1
+
+
+def test_a_revision_that_is_gone_by_now_counts_for_the_last_day(monkeypatch):
+    world, asked = serving(last_day=40 * HOUR), []
+    ask = type(world.prometheus).raw
+
+    async def listen(self, query: str) -> list[Sample]:
+        asked.append(query)
+        return await ask(self, query)
+
+    monkeypatch.setattr(type(world.prometheus), "raw", listen)
+    world.successor()
+    world.settle()
+    pods = {match[1] for query in asked if "24h" in query for match in [re.search(r'pod=~"([^"]+)"', query)]}
+    (pattern,) = pods
+    gone, other = (child_name(world.obj, name) for name in ("r7-0123abcd", "other-r1-0123abcd"))
+    assert re.fullmatch(pattern, f"{gone}-5d9f-abcde")
+    assert not re.fullmatch(pattern, f"{other}-5d9f-abcde")
 
 
 def test_steps_written_in_mid_rollout_are_a_drift_from_the_chosen_ones():

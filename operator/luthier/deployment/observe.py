@@ -282,8 +282,9 @@ async def _last_day(
     ended = {hash_of(name) for name in (status.stable.name, status.rejected) if name} - retried
     if hash_revision(spec, model) in ended or isinstance(admit(spec, model, seen.evaluation, now=ports.now), Hold):
         return None
-    prefixes = [pod_prefix(obj, revision.name) for revision in seen.revisions]
-    return await read_last_day(ports.prometheus, namespace=obj["metadata"]["namespace"], prefixes=prefixes)
+    # By a pattern, not by the revisions that there are: who served yesterday may be pruned by now.
+    any_revision = pod_prefix(obj, "r[0-9]+-[0-9a-f]+")
+    return await read_last_day(ports.prometheus, namespace=obj["metadata"]["namespace"], prefixes=[any_revision])
 
 
 async def _measure(
