@@ -394,6 +394,11 @@ class Stage(threading.Thread):
     def weights(self) -> dict[str, int]:
         return {number: weight for route in self.list("httproutes") for number, weight in weights_in(route).items()}
 
+    def newest_routes(self) -> list[dict[str, int]]:
+        """Return the weights, and before them those that they replaced."""
+        now = self.weights()
+        return [*[weights for weights, _ in self.timeline if weights != now][-1:], now]
+
     def stable(self) -> str:
         return self.status().get("stable", {}).get("name", "-").partition("-")[0]
 

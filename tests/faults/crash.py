@@ -68,7 +68,7 @@ def run(
     with open_world(api, namespace, folder, has_hooks=life.has_hooks, **life.settings) as world:
         world.operator.start()
         problems += _lead(world, life)
-        route, status = world.stage.weights(), world.stage.status()
+        routes, status = world.stage.newest_routes(), world.stage.status()
         written = len(world.stage.shares)
         if life.hand is not None:
             world.proxy.hand = partial(life.hand, world)
@@ -84,7 +84,7 @@ def run(
             problems.append("it was over, and then it was not")
         state = life.state(world)
         problems += [*_in_log(world), *world.stage.violations(life.judged, may_return=life.may_return)]
-        problems += order_violations(world.proxy.writes, route=route, status=status)
+        problems += order_violations(world.proxy.writes, routes=routes, status=status)
         problems += verdict_violations(world.proxy.writes, may_forget=life.forgets)
         problems += world.stage.overloads(life.replicas, since=written) if life.replicas else ()
         writes = tuple(f"{write.method} {_shown(write.path)}" for write in world.proxy.writes)

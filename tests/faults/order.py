@@ -6,7 +6,7 @@ Also where nobody is killed between two writes: the order is what makes every ki
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from faults.proxy import Write
@@ -15,15 +15,16 @@ from routes import weights_in
 Json = dict[str, Any]
 
 
-def order_violations(writes: Iterable[Write], *, route: dict[str, int], status: Json) -> Iterator[str]:
+def order_violations(writes: Iterable[Write], *, routes: Sequence[dict[str, int]], status: Json) -> Iterator[str]:
     """Say what was written too early, or untrue.
 
     Args:
         writes: All writes of a run, in the order in which they were stored.
-        route: The weights before the first of them, by revision.
+        routes: The weights before the first of them, by revision: the last ones, and those that they replaced, since
+            the operator may be about to say what it saw before its own write.
         status: The ModelDeployment's status before the first of them.
     """
-    routes = [route]
+    routes = [*routes]
     for write in writes:
         if write.status >= 400 or not write.body:
             continue
