@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from luthier.naming import short_hash
+from luthier.packing import pruned
 from luthier.plan import Plan
 from luthier.status import format_time
 
@@ -85,11 +86,11 @@ def deleting(thing: Json, *, due: float = 30) -> Json:
 
 
 def pod_of(job: Json, phase: str = "Running", *, name: str = "") -> Json:
-    """Return a Job's pod."""
+    """Return a Job's pod, as the store keeps it."""
     template = job["spec"]["template"]
     pod_name = name or f"{job['metadata']['name']}-0-abcde"
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
-    return {
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -103,6 +104,7 @@ def pod_of(job: Json, phase: str = "Running", *, name: str = "") -> Json:
         "spec": copy.deepcopy(template["spec"]),
         "status": {"phase": phase, "startTime": at(-40), **({"podIP": "10.0.0.7"} if phase == "Running" else {})},
     }
+    return pruned(pod)
 
 
 def ended_pod(
@@ -116,7 +118,7 @@ def ended_pod(
         ended["message"] = json.dumps(result)
     name = container or pod["spec"]["containers"][0]["name"]
     pod["status"] |= {"containerStatuses": [{"name": name, "state": {"terminated": ended}}], **status}
-    return pod
+    return pruned(pod)
 
 
 def waiting_pod(job: Json, reason: str, message: str) -> Json:
@@ -125,7 +127,7 @@ def waiting_pod(job: Json, reason: str, message: str) -> Json:
     name = pod["spec"]["containers"][0]["name"]
     waiting = {"reason": reason, "message": message}
     pod["status"]["containerStatuses"] = [{"name": name, "state": {"waiting": waiting}}]
-    return pod
+    return pruned(pod)
 
 
 def summary(status: Json, type_: str = "Succeeded") -> tuple[str, str]:

@@ -18,11 +18,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from factories import make_evaluation, make_finetunejob, make_modeldeployment, merged
+from luthier.cache import Mark
 from luthier.deployment.affinity import CONTROLLER
 from luthier.deployment.decide import decide
+from luthier.deployment.marks import marks_of
 from luthier.deployment.observe import observe
 from luthier.errors import ApiError, Conflict
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, short_hash
+from luthier.packing import pruned
 from luthier.plan import Call, HookAnswer, Key, Plan, Traffic
 from luthier.ports import FastLane, NoFastLane, Ports, Sample
 from luthier.prometheus import PrometheusError
@@ -513,7 +516,7 @@ class _Children:
 
     def owned(self, owner_uid: str, resource: Any) -> list[Json]:
         if resource.kind == "Pod":
-            found = [p for p in self.world.pods.values() if ROLE_LABEL in p["metadata"]["labels"]]
+            found = [pruned(p) for p in self.world.pods.values() if ROLE_LABEL in p["metadata"]["labels"]]
         else:
             found = [c for (kind, _), c in self.world.children.items() if kind == resource.kind]
             found = [c for c in found if c["metadata"].get("labels", {}).get(UID_LABEL) == owner_uid]
@@ -528,9 +531,8 @@ class _Own:
         obj = {"FineTuneJob": self.world.job, "Evaluation": self.world.evaluation}[key.kind]
         return obj if obj is not None and obj["metadata"]["name"] == key.name else None
 
-    def all_objects(self) -> list[Json]:
-        mine = (self.world.obj, self.world.job, self.world.evaluation)
-        return [*filter(None, mine), *self.world.others]
+    def marked(self, mark: Mark) -> list[Json]:
+        return [obj for obj in (self.world.obj, *self.world.others) if mark in marks_of(obj)]
 
 
 @dataclass

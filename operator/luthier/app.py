@@ -27,6 +27,7 @@ from luthier import kube
 from luthier.children import Children
 from luthier.clock import ServerClock
 from luthier.deployment.fastlane import MAX_POLLS_PER_SECOND, FastLane
+from luthier.deployment.marks import marks_of
 from luthier.errors import LuthierError
 from luthier.events import EventLog
 from luthier.freeze import FreezeSwitch
@@ -74,7 +75,7 @@ class App:
         self.clock = ServerClock()
         self.kube = Kube(client, metrics=self.metrics, may_write=may_write, clock=self.clock)
         served = settings.watch_namespaces
-        self.own = OwnCache(enqueue=self.queue.add, namespaces=served)
+        self.own = OwnCache(enqueue=self.queue.add, namespaces=served, marks_of=marks_of)
         self.store = Store(self.kube, metrics=self.metrics, enqueue=self.queue.add, namespaces=served)
         self._behind: asyncio.Queue[str] = asyncio.Queue()
         """Plurals that kopf has listed anew: what went before that list is known by a list of ours after it."""
@@ -233,9 +234,7 @@ class App:
         self.metrics.queue_depth.set(self.queue.depth())
         self.metrics.working.set(self.queue.working())
         self.metrics.leader.set(1 if self.elector.may_write() else 0)
-        self.metrics.show_conditions(self.own.all_objects())
-        self.metrics.rollouts.show(self.own.all_objects())
-        self.metrics.show_rollbacks(self.own.all_objects())
+        self.metrics.show(self.own.all_objects())
         for resource, age in self._ages().items():
             self.metrics.watch_age.labels(resource).set(age)
 

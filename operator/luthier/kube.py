@@ -103,7 +103,7 @@ async def _token(configuration: Configuration) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A whole list, and the point in time that it shows."""
+    """A part of a list, and the point in time that the whole list shows."""
 
     items: list[Json]
     resource_version: str
@@ -138,18 +138,25 @@ class Kube:
         except NotFound:
             return None
 
-    async def list(self, resource: Resource, namespace: str | None, selector: str = "") -> Page:
-        """Return all objects of a type, read in pages; a namespace of None means all."""
-        items: list[Json] = []
+    async def list(self, resource: Resource, namespace: str | None, selector: str = "") -> AsyncIterator[Page]:
+        """Yield all objects of a type, page by page; a namespace of None means all.
+
+        A page is emptied when the next one is asked for: whoever still names it keeps nothing of it in memory.
+
+        Raises:
+            ApiError: With status 410 when the list took so long that its next page is no more: it begins anew.
+        """
         query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             reply = await self._call("list", resource, _path(resource, namespace), query=query)
-            items += [
-                _trimmed({"apiVersion": resource.api_version, "kind": resource.kind, **i}) for i in reply["items"]
-            ]
-            if not reply["metadata"].get("continue"):
-                return Page(items=items, resource_version=reply["metadata"]["resourceVersion"])
-            query["continue"] = reply["metadata"]["continue"]
+            named = {"apiVersion": resource.api_version, "kind": resource.kind}
+            items, about = [_trimmed({**named, **item}) for item in reply["items"]], reply["metadata"]
+            del reply
+            yield Page(items=items, resource_version=about["resourceVersion"])
+            items.clear()
+            if not about.get("continue"):
+                return
+            query["continue"] = about["continue"]
 
     async def create(self, manifest: Manifest) -> Json:
         """Create an object; Conflict when the name is taken."""

@@ -74,25 +74,31 @@ class Metrics:
         """Count one poll of the fast lane."""
         self.polls.labels("ok" if answered else "none").inc()
 
-    def show_conditions(self, objects: Iterable[Json]) -> None:
-        """Show the conditions that exist only when something is going on or wrong; forget all earlier ones."""
+    def show(self, objects: Iterable[Json]) -> None:
+        """Show what the statuses of these objects say, looking at each once; forget all earlier ones."""
         self.conditions.clear()
-        for obj in objects:
-            meta = obj["metadata"]
-            for condition in obj.get("status", {}).get("conditions", []):
-                if condition["type"] in SHOWN:
-                    labels = (obj["kind"], meta["namespace"], meta["name"], condition["type"], condition["reason"])
-                    self.conditions.labels(*labels).set(1)
-
-    def show_rollbacks(self, objects: Iterable[Json]) -> None:
-        """Show what still reached a revision after its rollback; 0 from the start, so that a growth can be seen."""
         self.late_requests.clear()
+        self.rollouts.clear()
         for obj in objects:
-            newest: Json = next(iter(obj.get("status", {}).get("history", [])), {})
-            if newest.get("weightWrittenAt"):
-                meta = obj["metadata"]
-                labels = (meta["namespace"], meta["name"], newest["revision"])
-                self.late_requests.labels(*labels).set(newest.get("lateRequests", 0))
+            self._show_conditions(obj)
+            self._show_rollbacks(obj)
+            self.rollouts.show(obj)
+
+    def _show_conditions(self, obj: Json) -> None:
+        """Show the conditions that exist only when something is going on or wrong."""
+        meta = obj["metadata"]
+        for condition in obj.get("status", {}).get("conditions", []):
+            if condition["type"] in SHOWN:
+                labels = (obj["kind"], meta["namespace"], meta["name"], condition["type"], condition["reason"])
+                self.conditions.labels(*labels).set(1)
+
+    def _show_rollbacks(self, obj: Json) -> None:
+        """Show what still reached a revision after its rollback; 0 from the start, so that a growth can be seen."""
+        newest: Json = next(iter(obj.get("status", {}).get("history", [])), {})
+        if newest.get("weightWrittenAt"):
+            meta = obj["metadata"]
+            labels = (meta["namespace"], meta["name"], newest["revision"])
+            self.late_requests.labels(*labels).set(newest.get("lateRequests", 0))
 
     def writes(self) -> int:
         """Return how many writes of objects were sent, not counting the Lease and events."""

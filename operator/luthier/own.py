@@ -7,9 +7,9 @@ it every object that refers to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
-from luthier.cache import Cache
+from luthier.cache import Cache, Kept, Mark
 from luthier.kube import Kube
 from luthier.plan import Json, Key
 from luthier.resources import OWN, Resource
@@ -47,12 +47,22 @@ class References:
 class OwnCache:
     """All objects of our kinds in the namespaces that are served."""
 
-    def __init__(self, *, enqueue: Callable[[Key], None], namespaces: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        enqueue: Callable[[Key], None],
+        namespaces: Iterable[str] = (),
+        marks_of: Callable[[Json], Iterable[Mark]] = lambda obj: (),
+    ) -> None:
         self.references = References()
         self.is_loaded = False
         """True after the first whole list."""
         self._enqueue = enqueue
-        self._caches = {(resource.kind, scope): Cache() for resource in OWN for scope in (tuple(namespaces) or (None,))}
+        self._caches = {
+            (resource.kind, scope): Cache(key_of=key_of, marks_of=marks_of)
+            for resource in OWN
+            for scope in (tuple(namespaces) or (None,))
+        }
 
     def get(self, key: Key) -> Json | None:
         """Return the object, or None."""
@@ -60,27 +70,28 @@ class OwnCache:
 
     def all_keys(self) -> list[Key]:
         """Return the keys of all objects."""
-        return [key_of(obj) for obj in self.all_objects()]
+        return [kept.key for cache in self._caches.values() for kept in cache if kept.key is not None]
 
-    def all_objects(self) -> list[Json]:
-        """Return all objects."""
-        return [obj for cache in self._caches.values() for obj in cache]
+    def all_objects(self) -> Iterator[Json]:
+        """Yield all objects, one after the other: together they would not fit."""
+        for cache in self._caches.values():
+            for kept in cache:
+                yield kept.packed.unpack()
+
+    def marked(self, mark: Mark) -> list[Json]:
+        """Return the objects with a mark."""
+        return [obj for cache in self._caches.values() for obj in cache.marked(mark)]
 
     async def load(self, kube: Kube, resources: Iterable[Resource] = OWN) -> None:
         """List everything of these types and replace what was known; the first time, of all types."""
         for resource in resources:
             for (kind, scope), cache in self._caches.items():
                 if kind == resource.kind:
-                    page = await kube.list(resource, scope)
-                    self._changed(cache.replace(page.items, page.resource_version))
+                    await self._list(kube, resource, scope, cache)
         self.is_loaded = True
 
     def saw(self, event: str | None, obj: Json) -> None:
         """Take an event of the watch; None as its type means that it was listed."""
-        if "managedFields" in obj["metadata"]:  # often half of an object, and read by nobody here
-            # A copy: kopf goes on with its own, in another thread.
-            metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
-            obj = {**obj, "metadata": metadata}
         cache = self._cache(obj["kind"], obj["metadata"]["namespace"])
         self._changed(cache.remove(obj) if event == "DELETED" else cache.put(obj))
 
@@ -88,12 +99,19 @@ class OwnCache:
         """Take the reply to a write of ours."""
         self.saw("MODIFIED", obj)
 
+    async def _list(self, kube: Kube, resource: Resource, scope: str | None, cache: Cache) -> None:
+        listing, version = cache.begin_list(), "0"
+        async for page in kube.list(resource, scope):
+            self._changed(listing.add(page.items))
+            version = page.resource_version
+        self._changed(listing.end(version))
+
     def _cache(self, kind: str, namespace: str) -> Cache:
         scope = namespace if (kind, namespace) in self._caches else None
         return self._caches[kind, scope]
 
-    def _changed(self, objects: list[Json]) -> None:
-        for obj in objects:
-            key = key_of(obj)
-            for each in (key, *self.references.of(key)):
-                self._enqueue(each)
+    def _changed(self, changed: list[Kept]) -> None:
+        for kept in changed:
+            if kept.key is not None:
+                for each in (kept.key, *self.references.of(kept.key)):
+                    self._enqueue(each)

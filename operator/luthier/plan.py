@@ -10,7 +10,7 @@ Manifest = dict[str, Any]
 """A complete child object: apiVersion, kind, metadata with name, namespace, labels and one ownerReference, spec."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
     """One object of ours: the unit of work of the queue."""
 

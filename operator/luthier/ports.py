@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from luthier.cache import Mark
 from luthier.plan import HookAnswer, Json, Key, Plan
 from luthier.resources import Resource
 
@@ -37,8 +38,8 @@ class OwnObjects(Protocol):
         """Return the object, or None."""
         ...
 
-    def all_objects(self) -> list[Json]:
-        """Return all objects of our kinds."""
+    def marked(self, mark: Mark) -> list[Json]:
+        """Return the objects with a mark (`luthier.deployment.marks`)."""
         ...
 
 

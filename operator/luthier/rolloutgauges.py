@@ -6,8 +6,6 @@ begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from prometheus_client import CollectorRegistry, Gauge
 
 from luthier.plan import Json
@@ -40,13 +38,15 @@ class RolloutGauges:
             *(self._step, self._steps, self._look, self._evidence, self._ended),
         )
 
-    def show(self, objects: Iterable[Json]) -> None:
-        """Show these objects as they are now, and forget all earlier ones."""
+    def clear(self) -> None:
+        """Forget all objects."""
         for gauge in self._all:
             gauge.clear()
-        for obj in objects:
-            if obj["kind"] == KIND and "status" in obj:
-                self._show(obj["metadata"]["namespace"], obj["metadata"]["name"], obj)
+
+    def show(self, obj: Json) -> None:
+        """Show an object as it is now, if it is a ModelDeployment."""
+        if obj["kind"] == KIND and "status" in obj:
+            self._show(obj["metadata"]["namespace"], obj["metadata"]["name"], obj)
 
     def _show(self, namespace: str, name: str, obj: Json) -> None:
         status = obj["status"]

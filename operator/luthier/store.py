@@ -12,9 +12,10 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
+from sys import intern
 from typing import Literal
 
-from luthier.cache import Cache
+from luthier.cache import Cache, Kept
 from luthier.errors import ApiError, LuthierError, NotFound
 from luthier.kube import Kube
 from luthier.metrics import Metrics
@@ -42,7 +43,6 @@ class Store:
         resources: Iterable[Resource] = CHILDREN,
     ) -> None:
         self._enqueue = enqueue
-        self._by_owner: dict[tuple[str, str], dict[str, Json]] = {}
         self._reflectors = {
             (resource.kind, scope): Reflector(kube, resource, scope, metrics=metrics, changed=self._changed)
             for resource in resources
@@ -78,8 +78,12 @@ class Store:
         A label alone proves nothing: a copy that somebody made of our child carries it too. Pods are returned by
         label, since their controllers are our Jobs and Deployments, not our objects.
         """
-        children = self._by_owner.get((resource.kind, owner_uid), {})
-        found = [children[name] for name in sorted(children)]
+        found = [
+            child
+            for (kind, _), reflector in self._reflectors.items()
+            if kind == resource.kind
+            for child in reflector.cache.marked(owner_uid)
+        ]
         return found if resource is POD else [child for child in found if controller_uid(child) == owner_uid]
 
     def find(self, resource: Resource, namespace: str, name: str) -> Json | None:
@@ -91,33 +95,36 @@ class Store:
         """Take the reply to a write of ours: the next decision sees it, whatever the watch lags."""
         reflector = self._reflector(obj["kind"], obj["metadata"]["namespace"])
         if reflector is not None:
-            self._changed(reflector, reflector.cache.put(obj))
+            self._changed(reflector.cache.put(obj))
 
     def deleted(self, ref: Ref) -> None:
         """Take a deletion of ours that the server confirmed as done."""
         reflector = self._reflector(ref.kind, ref.namespace)
         if reflector is not None:
-            self._changed(reflector, reflector.cache.forget(ref.namespace, ref.name, ref.uid))
+            self._changed(reflector.cache.forget(ref.namespace, ref.name, ref.uid))
 
     def _reflector(self, kind: str, namespace: str) -> Reflector | None:
         return self._reflectors.get((kind, namespace)) or self._reflectors.get((kind, None))
 
-    def _changed(self, reflector: Reflector, objects: list[Json]) -> None:
-        for obj in objects:
-            metadata = obj["metadata"]
-            labels = metadata.get("labels", {})
-            self._index(reflector, labels.get(UID_LABEL, ""), metadata["namespace"], metadata["name"])
-            if labels.get(KIND_LABEL) in _OWN_KINDS and NAME_LABEL in labels:
-                self._enqueue(Key(kind=labels[KIND_LABEL], namespace=metadata["namespace"], name=labels[NAME_LABEL]))
+    def _changed(self, changed: list[Kept]) -> None:
+        for kept in changed:
+            if kept.key is not None:
+                self._enqueue(kept.key)
 
-    def _index(self, reflector: Reflector, owner_uid: str, namespace: str, name: str) -> None:
-        owner = (reflector.resource.kind, owner_uid)
-        if (obj := reflector.cache.get(namespace, name)) is not None:
-            self._by_owner.setdefault(owner, {})[name] = obj
-        elif (children := self._by_owner.get(owner)) is not None:
-            children.pop(name, None)
-            if not children:
-                del self._by_owner[owner]
+
+def _key_of_owner(child: Json) -> Key | None:
+    metadata = child["metadata"]
+    labels = metadata.get("labels", {})
+    if labels.get(KIND_LABEL) not in _OWN_KINDS or NAME_LABEL not in labels:
+        return None
+    kind, namespace, name = labels[KIND_LABEL], metadata["namespace"], labels[NAME_LABEL]
+    return Key(kind=intern(kind), namespace=intern(namespace), name=intern(name))
+
+
+def _owner_of(child: Json) -> tuple[str, ...]:
+    """Mark a child with its owner's UID, by its label."""
+    uid = child["metadata"].get("labels", {}).get(UID_LABEL)
+    return (intern(uid),) if uid else ()
 
 
 class Reflector:
@@ -130,10 +137,10 @@ class Reflector:
         namespace: str | None,
         *,
         metrics: Metrics,
-        changed: Callable[[Reflector, list[Json]], None],
+        changed: Callable[[list[Kept]], None],
     ) -> None:
         self.resource = resource
-        self.cache = Cache()
+        self.cache = Cache(key_of=_key_of_owner, marks_of=_owner_of)
         self.settled = asyncio.Event()
         self.state: Literal["new", "synced", "absent"] = "new"
         self.heard_at = time.monotonic()
@@ -163,10 +170,13 @@ class Reflector:
 
     async def _list(self) -> str:
         self._metrics.relists.labels(self.resource.plural).inc()
-        page = await self._kube.list(self.resource, self._namespace, SELECTOR)
-        self._changed(self, self.cache.replace(page.items, page.resource_version))
+        listing, since = self.cache.begin_list(), "0"
+        async for page in self._kube.list(self.resource, self._namespace, SELECTOR):
+            self._changed(listing.add(page.items))
+            since = page.resource_version
+        self._changed(listing.end(since))
         self._heard("synced")
-        return page.resource_version
+        return since
 
     async def _watch(self, since: str) -> str:
         """Follow one watch to its end and return where it stopped."""
@@ -176,9 +186,9 @@ class Reflector:
             self._failures = 0
             self._heard("synced")
             if kind in ("ADDED", "MODIFIED"):
-                self._changed(self, self.cache.put(obj))
+                self._changed(self.cache.put(obj))
             elif kind == "DELETED":
-                self._changed(self, self.cache.remove(obj))
+                self._changed(self.cache.remove(obj))
         self._heard("synced")
         if time.monotonic() - began < 1:  # a server that closes at once is not to be hammered
             await asyncio.sleep(1)
@@ -187,7 +197,7 @@ class Reflector:
     def _absent(self, why: str) -> None:
         if self.state != "absent":
             log.warning("goes on without %s: %s", self.resource.plural, why, extra={"resource": self.resource.plural})
-        self._changed(self, self.cache.clear())
+        self._changed(self.cache.clear())
         self._heard("absent")
 
     def _heard(self, state: Literal["synced", "absent"]) -> None:

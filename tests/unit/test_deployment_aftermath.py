@@ -125,13 +125,14 @@ def test_the_metric_is_0_from_the_rollback_on_and_then_counts():
 
     def shown(**changes) -> str:
         newest = {"revision": "r2-aaaaaaaa", "outcome": "RolledBack", **changes}
-        obj = {"metadata": {"namespace": "team", "name": "support"}, "status": {"history": [newest]}}
-        metrics.show_rollbacks([json.loads(json.dumps(obj))])
+        meta = {"namespace": "team", "name": "support"}
+        obj = {"kind": "ModelDeployment", "metadata": meta, "status": {"history": [newest]}}
+        metrics.show([json.loads(json.dumps(obj))])
         return generate_latest(metrics.registry).decode()
 
     name = 'luthier_rollback_late_requests{name="support",namespace="team",revision="r2-aaaaaaaa"}'
     assert name not in shown()
     assert f"{name} 0.0" in shown(weightWrittenAt="2026-01-01T12:00:00Z")
     assert f"{name} 7.0" in shown(weightWrittenAt="2026-01-01T12:00:00Z", lateRequests=7)
-    metrics.show_rollbacks([])
+    metrics.show([])
     assert name not in generate_latest(metrics.registry).decode()

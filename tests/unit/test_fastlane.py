@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fastworld import entry, poll, serving, told
 from luthier.deployment.counters import Edges, split_by_look, timelines
 from luthier.deployment.fastlane import MAX_STABLE_PODS, FastLane, _batches, targets_of
+from luthier.deployment.marks import marks_of
 from luthier.deployment.replies import find_p95_edge, merged, parse_reply, reply_timelines, unpolled
 from luthier.ports import PodReply, Sample
 from luthier.settings import Settings
@@ -288,8 +289,8 @@ class Pods:
     def owned(self, owner_uid, resource):
         return self.pods[owner_uid]
 
-    def all_objects(self):
-        return self.objects
+    def marked(self, mark):
+        return [obj for obj in self.objects if mark in marks_of(obj)]
 
     async def json(self, url):
         self.asked[url] += 1

@@ -7,6 +7,7 @@ import yaml
 
 from luthier import kube
 from luthier.errors import ApiError, Conflict, NotFound, Throttled
+from luthier.metrics import Metrics
 from luthier.resources import DEPLOYMENT, FINETUNEJOB, POD
 
 
@@ -56,6 +57,41 @@ def test_an_error_in_a_watch_is_raised_with_its_code():
 def test_managed_fields_are_dropped():
     kind, obj = kube._watch_event(b'{"type":"ADDED","object":{"metadata":{"name":"x","managedFields":[{}]}}}')
     assert (kind, obj) == ("ADDED", {"metadata": {"name": "x"}})
+
+
+class Answering:
+    """A server that gives the pages that it was given; an error is one too."""
+
+    def __init__(self, *pages):
+        self.pages = list(pages)
+        self.asked = []
+
+    async def __call__(self, verb, resource, path, *, query):
+        self.asked.append(query.get("continue"))
+        page = self.pages.pop(0)
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+
+def page_of(*names, more=None):
+    about = {"resourceVersion": "9", **({"continue": more} if more else {})}
+    return {"metadata": about, "items": [{"metadata": {"name": name, "managedFields": [{}]}} for name in names]}
+
+
+async def test_a_list_comes_page_by_page_and_no_page_outlives_the_next(monkeypatch):
+    api, server = kube.Kube(None, metrics=Metrics()), Answering(page_of("a", "b", more="token"), page_of("c"))
+    monkeypatch.setattr(api, "_call", server)
+    pages, names = [], []
+    async for page in api.list(POD, None):
+        pages.append(page)
+        names.append([item["metadata"]["name"] for item in page.items])
+        assert all((item["kind"], item["apiVersion"]) == ("Pod", "v1") for item in page.items)
+        assert "managedFields" not in str(page.items)
+        assert [len(other.items) for other in pages[:-1]] == [0] * (len(pages) - 1), "an earlier page is still held"
+    assert names == [["a", "b"], ["c"]]
+    assert server.asked == [None, "token"]
+    assert {page.resource_version for page in pages} == {"9"}
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ def deployment(name: str, *conditions: tuple[str, str]) -> dict:
 
 def test_only_what_is_going_on_or_wrong_is_shown():
     metrics = Metrics()
-    metrics.show_conditions([deployment("a", ("Ready", "Promoted")), deployment("b", ("Stalled", "RolledBack"))])
+    metrics.show([deployment("a", ("Ready", "Promoted")), deployment("b", ("Stalled", "RolledBack"))])
     assert shown(metrics) == [("b", "RolledBack")]
 
 
 def test_what_is_over_is_forgotten():
     metrics = Metrics()
-    metrics.show_conditions([deployment("b", ("Stalled", "RolledBack"))])
-    metrics.show_conditions([deployment("b")])
+    metrics.show([deployment("b", ("Stalled", "RolledBack"))])
+    metrics.show([deployment("b")])
     assert shown(metrics) == []

@@ -29,7 +29,7 @@ def test_an_object_that_changes_wakes_itself_and_those_that_refer_to_it(own, que
     own.references.set(EVALUATION, [key_of(JOB)])
     own.saw("ADDED", JOB)
     assert queue == [key_of(JOB), EVALUATION]
-    assert own.get(key_of(JOB)) is JOB
+    assert own.get(key_of(JOB)) == JOB
 
 
 def test_an_event_that_says_nothing_new_wakes_nobody(own, queue):

@@ -21,7 +21,9 @@ class Shown:
         self._gauges = RolloutGauges(self._registry)
 
     def show(self, *worlds: World) -> None:
-        self._gauges.show([world.obj for world in worlds])
+        self._gauges.clear()
+        for world in worlds:
+            self._gauges.show(world.obj)
 
     def value(self, series: str, **labels: Any) -> float | None:
         return self._registry.get_sample_value(series, {**ME, **labels})

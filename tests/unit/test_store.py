@@ -6,8 +6,10 @@ import pytest
 
 from factories import make_finetunejob
 from luthier.errors import ApiError
+from luthier.kube import Page
 from luthier.metrics import Metrics
-from luthier.naming import child_metadata
+from luthier.naming import UID_LABEL, child_metadata
+from luthier.plan import Ref
 from luthier.resources import BACKENDTRAFFICPOLICY, JOB, POD
 from luthier.store import Reflector, Store
 
@@ -59,14 +61,75 @@ class Forbidding:
     async def list(self, resource, namespace, selector):
         self.asked.set()
         raise ApiError(403, "no")
+        yield
 
 
 @pytest.mark.parametrize(("resource", "goes_on"), [(BACKENDTRAFFICPOLICY, True), (POD, False)])
 async def test_what_only_some_objects_need_is_not_waited_for(resource, goes_on):
     server = Forbidding()
-    reflector = Reflector(server, resource, None, metrics=Metrics(), changed=lambda reflector, objects: None)
+    reflector = Reflector(server, resource, None, metrics=Metrics(), changed=lambda changed: None)
     running = asyncio.create_task(reflector.run())
     await asyncio.wait_for(server.asked.wait(), 5)
     await asyncio.sleep(0)
     assert reflector.settled.is_set() is goes_on
     running.cancel()
+
+
+class Expiring:
+    """An API server that loses the first list after its first page; then it has another object, and no more news."""
+
+    def __init__(self):
+        self.lists = 0
+        self.watched = asyncio.Event()
+
+    async def list(self, resource, namespace, selector):
+        self.lists += 1
+        if self.lists == 1:
+            yield Page(items=[child("Pod", name="early", uid="u-early")], resource_version="5")
+            raise ApiError(410, "the continue token has expired")
+        yield Page(items=[child("Pod", name="late", uid="u-late", resourceVersion="7")], resource_version="9")
+
+    async def watch(self, resource, namespace, since, selector):
+        assert since == "9", "it follows the list that came to its end"
+        self.watched.set()
+        await asyncio.Event().wait()
+        yield
+
+
+async def test_a_list_that_expires_midway_begins_anew_and_takes_nothing_for_gone_before_its_end():
+    server, changed = Expiring(), []
+    store = Store(server, metrics=Metrics(), enqueue=changed.append, resources=[POD])
+    before = child("Pod", name="before", uid="u-before", resourceVersion="3")
+    store.wrote(before)
+    running = asyncio.create_task(store.run())
+    await asyncio.wait_for(server.watched.wait(), 5)
+    assert server.lists == 2
+    assert [pod["metadata"]["name"] for pod in store.owned(UID, POD)] == ["late"]
+    assert len(changed) == 5, "three were seen and two are gone: each time the owner looks"
+    running.cancel()
+
+
+async def test_pods_are_kept_without_what_nobody_reads(store):
+    pod = child("Pod")
+    whole = {
+        "metadata": {**pod["metadata"], "managedFields": [{}], "annotations": {"cni": "x"}},
+        "spec": {"containers": [{"name": "server", "env": [{"name": "A"}]}], "volumes": [{"name": "v"}]},
+        "status": {"phase": "Running", "qosClass": "Burstable"},
+    }
+    store.wrote({**pod, **whole})
+    [kept] = store.owned(UID, POD)
+    assert kept == {**pod, "spec": {"containers": [{"name": "server"}]}, "status": {"phase": "Running"}}
+    assert store.find(POD, "team", pod["metadata"]["name"]) == kept
+
+
+@pytest.mark.parametrize("namespaces", [(), ("team", "other")])
+def test_children_are_found_by_their_owner_after_any_change(namespaces):
+    store = Store(None, metrics=Metrics(), enqueue=lambda key: None, namespaces=namespaces)
+    for name in ("b", "a"):
+        store.wrote(child("Job", name=name, uid=f"u-{name}"))
+    assert [job["metadata"]["name"] for job in store.owned(UID, JOB)] == ["a", "b"]
+    labels = {**child("Job")["metadata"]["labels"], UID_LABEL: "another"}
+    store.wrote(child("Job", name="b", uid="u-b", resourceVersion="2", labels=labels))
+    assert [job["metadata"]["name"] for job in store.owned(UID, JOB)] == ["a"], "the index follows the label"
+    store.deleted(Ref(api_version="batch/v1", kind="Job", namespace="team", name="a", uid="u-a"))
+    assert store.owned(UID, JOB) == []

@@ -20,6 +20,7 @@ from luthier.api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStat
 from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
 from luthier.deployment.look import NOT_ASKED, fails_by_pods
+from luthier.deployment.marks import ROLLING_OUT
 from luthier.deployment.observe import Observed, revision_of
 from luthier.deployment.pods import is_ready
 from luthier.deployment.replies import parse_reply
@@ -98,7 +99,7 @@ class FastLane:
             self._kept.clear()
 
     async def _round(self) -> None:
-        objects = [obj for obj in self._own.all_objects() if is_rolling_out(obj)]
+        objects = self._own.marked(ROLLING_OUT)
         targets = {obj["metadata"]["uid"]: targets_of(obj, self._children) for obj in objects}
         self._forget(targets)
         for batch in _batches(targets):
@@ -169,12 +170,6 @@ class FastLane:
 def _key_of(obj: Json) -> Key:
     meta = obj["metadata"]
     return Key(kind=MODELDEPLOYMENT.kind, namespace=meta["namespace"], name=meta["name"])
-
-
-def is_rolling_out(obj: Json) -> bool:
-    """Say whether there is a candidate to compare with a stable."""
-    status: Json = obj.get("status", {})
-    return bool(obj["kind"] == MODELDEPLOYMENT.kind) and {"stable", "candidate", "rollout"} <= status.keys()
 
 
 def targets_of(obj: Json, children: Children) -> list[Target]:

@@ -28,6 +28,7 @@ from luthier.deployment.counters import (
 )
 from luthier.deployment.lastday import LastDay, read_last_day
 from luthier.deployment.look import NOT_ASKED, fails_by_pods, pod_prefix
+from luthier.deployment.marks import addresses_of
 from luthier.deployment.memory import Memory, begin, load
 from luthier.deployment.metrics import Gate
 from luthier.deployment.pods import Loss, Trouble, find_loss, find_trouble, ready_ids
@@ -119,7 +120,7 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         services=services,
         pods=tuple(p for p in ports.children.owned(uid, POD) if p["metadata"]["labels"].get(ROLE_LABEL) == ROLE),
         route=await _route(obj, ports),
-        rival=find_rival(obj, ports.own.all_objects()),
+        rival=find_rival(obj, _neighbours(obj, ports)),
         freeze=ports.freeze(),
         answers=ports.answers(Key(kind=obj["kind"], namespace=namespace, name=meta["name"])),
     )
@@ -229,32 +230,20 @@ def reference_keys(obj: Json) -> tuple[Key, Key]:
     )
 
 
+def _neighbours(obj: Json, ports: Ports) -> list[Json]:
+    """Return the ModelDeployments that share an address with this one, which may be among them."""
+    return [other for address in addresses_of(obj) for other in ports.own.marked(address)]
+
+
 def find_rival(obj: Json, others: Iterable[Json]) -> str | None:
-    """Return the ModelDeployment, if it is not this one, to which a Gateway, host and path of this one belong.
+    """Return the ModelDeployment, if it is not this one, to which an address that all of them share belongs.
 
     They belong to the oldest of those that have a revision; while none has, to the oldest of all.
     """
-    mine = _addresses(obj)
-    rivals = [o for o in others if o["kind"] == obj["kind"] and not mine.isdisjoint(_addresses(o))]
-    known = {o["metadata"]["uid"]: o for o in (*rivals, obj)}.values()
+    known = {o["metadata"]["uid"]: o for o in (*others, obj)}.values()
     holders = [o for o in known if {"stable", "candidate"} & o.get("status", {}).keys()]
     oldest = min(holders or known, key=lambda o: (o["metadata"]["creationTimestamp"], o["metadata"]["uid"]))["metadata"]
     return None if oldest["uid"] == obj["metadata"]["uid"] else f"{oldest['namespace']}/{oldest['name']}"
-
-
-def _addresses(obj: Json) -> set[tuple[str, ...]]:
-    gateway = obj["spec"]["gateway"]
-    return {
-        (
-            ref.get("namespace", obj["metadata"]["namespace"]),
-            ref["name"],
-            ref.get("sectionName", ""),
-            host,
-            gateway.get("pathPrefix", "/"),
-        )
-        for ref in gateway["parentRefs"]
-        for host in gateway.get("hostnames") or [""]
-    }
 
 
 async def _missing_claims(
