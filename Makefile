@@ -14,7 +14,7 @@ CLUSTER ?= luthier
 LEFTOVERS := -W ignore::pytest.PytestUnraisableExceptionWarning
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)/trainer_image:$(CURDIR)/server_image:$(CURDIR)/hack
 
-.PHONY: help install venv generate verify lint unit simulation flood faults api-test node-test image-test test bench-rollout demo demo-down
+.PHONY: help install venv generate verify lint unit simulation flood faults api-test node-test image-test test bench-rollout bench-operator demo demo-down
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ test: install ## Everything: lint, unit, API server, images, real node (root)
 
 bench-rollout: install ## A thousand changes of weight under load, and the way through the gateway (root, ten minutes)
 	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(BIN)/python -m bench.rollout $(ARGS)
+
+bench-operator: install ## What the operator costs among 200 ModelDeployments: memory, CPU, writes (no root, minutes; ARGS="--objects 5000")
+	PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(BIN)/python -m bench.operator $(ARGS)
 
 demo: ## The main path for real: cluster, operator, training, evaluation, rollout, rollback (MODEL=smollm2|tiny)
 	@$(PYTHON) hack/demo --cluster $(CLUSTER) --model $(MODEL)
