@@ -41,7 +41,8 @@ SILENCE_SECONDS = 70.0
 """The server sends a bookmark each minute: a watch that is silent for longer is dead."""
 GOODBYE_SECONDS = 0.25
 """Connections of cancelled requests end their TLS meanwhile: aiohttp has no other way to wait for them."""
-_PAGE = 500
+_PAGE = 100
+"""Small: a page of objects as Python values is the most that a list holds of them at once, and that is its peak."""
 _STRICT = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 
 

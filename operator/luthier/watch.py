@@ -268,7 +268,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = _WATCH_SECONDS + 30
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = kube.SILENCE_SECONDS
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100  # what a list holds in memory at once
+    settings.queueing.idle_timeout = 0.1  # until then each object's task holds the object; 0 would never take an event
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = (1, 2, 4)
