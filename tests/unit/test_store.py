@@ -1,12 +1,13 @@
 """Whose children the store's children are, and what is not waited for."""
 
 import asyncio
+import tracemalloc
 
 import pytest
 
 from factories import make_finetunejob
 from luthier.errors import ApiError
-from luthier.kube import Page
+from luthier.kube import Kube, Page
 from luthier.metrics import Metrics
 from luthier.naming import UID_LABEL, child_metadata
 from luthier.plan import Ref
@@ -120,6 +121,52 @@ async def test_pods_are_kept_without_what_nobody_reads(store):
     [kept] = store.owned(UID, POD)
     assert kept == {**pod, "spec": {"containers": [{"name": "server"}]}, "status": {"phase": "Running"}}
     assert store.find(POD, "team", pod["metadata"]["name"]) == kept
+
+
+PODS, PAGE = 1000, 50
+
+
+class Full:
+    """An API server with a thousand pods, and no more news."""
+
+    def __init__(self):
+        self.watched = asyncio.Event()
+
+    async def __call__(self, verb, resource, path, *, query):
+        first = int(query.get("continue", 0))
+        more = {"continue": str(first + PAGE)} if first + PAGE < PODS else {}
+        return {"metadata": {"resourceVersion": "9", **more}, "items": [a_big_pod(first + i) for i in range(PAGE)]}
+
+    async def watch(self, resource, namespace, since, selector):
+        self.watched.set()
+        await asyncio.Event().wait()
+        yield
+
+
+def a_big_pod(number):
+    pod = child("Pod", name=f"pod-{number}", uid=f"u-{number}")
+    env = [{"name": f"VARIABLE_{i}", "value": f"{number}-{i}"} for i in range(40)]
+    return {**pod, "spec": {"containers": [{"name": "server", "env": env}]}, "status": {"phase": "Running"}}
+
+
+async def test_neither_a_list_nor_what_is_kept_of_it_stands_in_memory_whole(monkeypatch):
+    server, kube = Full(), Kube(None, metrics=Metrics())
+    monkeypatch.setattr(kube, "_call", server)
+    monkeypatch.setattr(kube, "watch", server.watch)
+    tracemalloc.start()
+    whole = [a_big_pod(number) for number in range(PODS)]
+    size, _ = tracemalloc.get_traced_memory()
+    del whole
+    tracemalloc.reset_peak()
+    store = Store(kube, metrics=Metrics(), enqueue=lambda key: None, resources=[POD])
+    running = asyncio.create_task(store.run())
+    await asyncio.wait_for(server.watched.wait(), 30)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    running.cancel()
+    assert len(store.owned(UID, POD)) == PODS
+    assert kept < size / 10
+    assert peak < size / 4
 
 
 @pytest.mark.parametrize("namespaces", [(), ("team", "other")])

@@ -7,7 +7,7 @@ import pytest
 from yarl import URL
 
 from luthier.metrics import Metrics
-from luthier.watch import Watch
+from luthier.watch import Watch, _settings
 
 
 class Clock:
@@ -74,3 +74,9 @@ async def test_each_list_that_a_watch_follows_is_told_once_in_every_life(clock):
             await answer(life, url + query)
     await asyncio.sleep(0)
     assert told == ["evaluations"] * 4
+
+
+def test_kopf_holds_no_more_objects_than_it_must_and_takes_each_event():
+    settings = _settings()
+    assert settings.watching.chunk_size <= 100
+    assert 0 < settings.queueing.idle_timeout <= 0.5, "its worker with 0 looks for ever, and takes no event"
