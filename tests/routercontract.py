@@ -21,8 +21,13 @@ class PlayedGateway(ABC):
     """A router under test, and what it writes to."""
 
     @abstractmethod
-    def traffic(self, weights: dict[str, int]) -> Traffic:
-        """Return the wish for these percentages by Service, with the version as read now."""
+    def traffic(self, weights: dict[str, int], cohort: tuple[str, str] | None = None) -> Traffic:
+        """Return the wish for these percentages by Service, with the version as read now.
+
+        Args:
+            weights: Of requests without the header.
+            cohort: A value of the header, and the Service that gets requests with it.
+        """
 
     @abstractmethod
     async def write(self, traffic: Traffic) -> float | None:
@@ -33,8 +38,20 @@ class PlayedGateway(ABC):
         """Return which part of the requests goes where now."""
 
     @abstractmethod
+    def by_header(self, value: str) -> str | None:
+        """Return the Service that gets requests with this value of the header; None: they go by the weights."""
+
+    @abstractmethod
     def known(self) -> frozenset[str]:
         """Return the Services that proxies keep connections to now."""
+
+    @abstractmethod
+    def known_by_header(self) -> frozenset[str]:
+        """Return the Services that proxies keep connections to for requests with the header."""
+
+    @abstractmethod
+    def has_header_rule(self) -> bool:
+        """Say whether anything is written for requests with the header, whether one can match or not."""
 
     @abstractmethod
     def confirm(self) -> None:
@@ -62,13 +79,15 @@ class PlayedGateway(ABC):
         """How many times something was written by the router."""
 
 
-async def arrive(gateway: PlayedGateway, weights: dict[str, int]) -> list[dict[str, float]]:
+async def arrive(
+    gateway: PlayedGateway, weights: dict[str, int], cohort: tuple[str, str] | None = None
+) -> list[dict[str, float]]:
     """Ask for weights until they are there; return the shares after each write."""
     seen: list[dict[str, float]] = []
     waited = 0.0
     while True:
         before = gateway.writes
-        wait = await gateway.write(gateway.traffic(weights))
+        wait = await gateway.write(gateway.traffic(weights, cohort))
         if gateway.writes > before:
             seen.append(gateway.shares())
             gateway.confirm()
@@ -96,6 +115,16 @@ class RouterContract:
         {"r2": 100},
         {"r2": 90, "r3": 10},
         {"r1": 100},
+    ]
+
+    COHORTS: ClassVar[list[tuple[dict[str, int], tuple[str, str] | None]]] = [
+        ({"r1": 100}, ("beta", "r2")),
+        ({"r1": 90, "r2": 10}, ("beta", "r2")),
+        ({"r1": 90, "r2": 10}, ("gamma", "r2")),
+        ({"r1": 50, "r2": 50}, None),
+        ({"r2": 100}, ("gamma", "r3")),
+        ({"r2": 100}, ("gamma", "r4")),
+        ({"r2": 100}, None),
     ]
 
     async def test_the_first_write_is_the_wish(self, gateway):
@@ -175,3 +204,60 @@ class RouterContract:
         with pytest.raises(NameConflict):
             await gateway.write(gateway.traffic({"r1": 100}))
         assert gateway.writes == before
+
+    async def test_each_cohort_is_reached_and_then_written_no_more(self, gateway):
+        await arrive(gateway, {"r1": 100})
+        for weights, cohort in self.COHORTS:
+            await arrive(gateway, weights, cohort)
+            reached = {value: gateway.by_header(value) for value in ("beta", "gamma")}
+            assert reached == {"beta": None, "gamma": None} | dict([cohort] if cohort else [])
+            assert rounded(gateway.shares()) == weights
+            before = gateway.writes
+            assert await gateway.write(gateway.traffic(weights, cohort)) is None
+            assert gateway.writes == before
+        assert not gateway.has_header_rule()
+
+    async def test_a_cohort_goes_back_with_the_first_write(self, gateway):
+        await arrive(gateway, {"r1": 60, "r2": 40}, ("beta", "r2"))
+        await gateway.write(gateway.traffic({"r1": 100}))
+        assert gateway.by_header("beta") is None
+        assert rounded(gateway.shares()) == {"r1": 100}
+
+    async def test_a_cohort_reaches_nobody_who_is_not_known_yet(self, gateway):
+        await arrive(gateway, {"r1": 100})
+        for weights, cohort in self.COHORTS:
+            while True:
+                known, before = gateway.known_by_header(), gateway.writes
+                wait = await gateway.write(gateway.traffic(weights, cohort))
+                reached = {gateway.by_header(value) for value in ("beta", "gamma")} - {None}
+                assert reached <= known, f"{reached} on the way to {cohort}"
+                if gateway.writes > before:
+                    gateway.confirm()
+                if wait is None:
+                    break
+                gateway.wait(min(wait, 1.0))
+
+    async def test_what_a_cohort_went_to_is_kept_until_proxies_know_that_it_goes_there_no_more(self, gateway):
+        await arrive(gateway, {"r1": 100}, ("beta", "r2"))
+        assert await gateway.write(gateway.traffic({"r1": 100})) is not None
+        for _ in range(3):
+            gateway.wait(1.0)
+            await gateway.write(gateway.traffic({"r1": 100}))
+            assert gateway.has_header_rule()
+        gateway.confirm()
+        await arrive(gateway, {"r1": 100})
+        assert not gateway.has_header_rule()
+
+    async def test_a_new_process_goes_on_with_a_cohort_from_anywhere(self, gateway):
+        for stop_after in (1, 2, 3):
+            for weights, cohort in self.COHORTS:
+                for _ in range(stop_after):
+                    await gateway.write(gateway.traffic(weights, cohort))
+                    gateway.confirm()
+                    gateway.wait(1.0)
+                gateway.restart()
+            await arrive(gateway, {"r1": 100}, ("beta", "r2"))
+            assert gateway.by_header("beta") == "r2"
+            gateway.restart()
+            await arrive(gateway, {"r1": 100})
+            assert not gateway.has_header_rule()

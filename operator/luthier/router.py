@@ -1,7 +1,8 @@
 """Traffic between revisions: one HTTPRoute, written whole with explicit weights and the version that was read.
 
 `rules` and `backendRefs` are atomic lists, and a missing weight means 1 (a real 50/50): so no apply, no merge.
-What a step wants is decided elsewhere; the way there, in steps that fail no request, is `luthier.backends`.
+What a step wants is decided elsewhere; the way there, in steps that fail no request, is `luthier.backends` for the
+first rule, by weights, and `luthier.headerrule` for the second one, by a header.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from luthier.backends import next_backends, shares, traces_in
 from luthier.children import says, stamped, verify
 from luthier.errors import Conflict
+from luthier.headerrule import next_rule, second_rule
 from luthier.kube import Kube
 from luthier.plan import Json, Manifest, Traffic
 from luthier.resources import HTTPROUTE
@@ -29,7 +31,7 @@ class Router(Protocol):
     """What a gateway has to offer; `tests/routercontract.py` says it as tests, for this and any other one."""
 
     async def write(self, traffic: Traffic) -> float | None:
-        """Bring the weights closer to what is wanted; an equal route is not written.
+        """Bring weights and header rule closer to what is wanted; an equal route is not written.
 
         Less traffic is in the first write. Who had none gets it in a later one.
 
@@ -72,15 +74,18 @@ class HttpRouteRouter:
         if live is None:
             live = await self._kube.get(HTTPROUTE, metadata["namespace"], metadata["name"])
         if live is None:
-            self._store.wrote(await self._kube.create(stamped(manifest)))
-            return None
+            rule = next_rule(None, second_rule(manifest), settled=False)
+            made = _with_rules(manifest, _backends(manifest), rule)
+            self._store.wrote(await self._kube.create(stamped(made)))
+            return None if rule is None else 0.0
         verify(manifest, live)
         seen = self._look(live)
         refs, goal = _backends(live), _backends(manifest)
         is_settled = self._left(seen) <= 0
         unknown = frozenset() if is_settled else self._unknown(seen)
         now = next_backends(refs, goal, settled=is_settled, unknown=unknown)
-        wanted = stamped(_with_backends(manifest, now))
+        rule = next_rule(second_rule(live), second_rule(manifest), settled=is_settled)
+        wanted = stamped(_with_rules(manifest, now, rule))
         if not says(live, wanted, whole_lists=True):
             if traffic.resource_version is None:
                 raise Conflict(409, f"the route {metadata['name']} was absent when it was read, and is there now")
@@ -88,7 +93,8 @@ class HttpRouteRouter:
             live = await self._kube.replace(wanted)
             self._store.wrote(live)
             seen = self._wrote(live, since=refs, unknown=unknown or frozenset())
-        if next_backends(now, goal, settled=True) != now:
+        is_there = next_rule(rule, second_rule(manifest), settled=True) == rule
+        if next_backends(now, goal, settled=True) != now or not is_there:
             return max(self._left(seen), 0.0)
         self._seen.pop(live["metadata"]["uid"], None)
         return None
@@ -129,10 +135,9 @@ def _backends(route: Json) -> list[Json]:
     return found
 
 
-def _with_backends(manifest: Manifest, backends: list[Json]) -> Manifest:
+def _with_rules(manifest: Manifest, backends: list[Json], second: Json | None) -> Manifest:
     spec = manifest["spec"]
-    first, *others = spec["rules"]
-    rules = [{**first, "backendRefs": backends}, *others]
+    rules = [{**spec["rules"][0], "backendRefs": backends}, *([second] if second is not None else [])]
     return {**manifest, "metadata": dict(manifest["metadata"]), "spec": {**spec, "rules": rules}}
 
 

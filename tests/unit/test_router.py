@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from luthier.errors import Conflict
+from luthier.headerrule import open_rule
 from luthier.plan import Traffic
 from luthier.router import (
     SETTLE_SECONDS,
@@ -101,6 +102,7 @@ class OneRoute(PlayedGateway):
         self.now = 100.0
         self.written = []
         self.proxies = []
+        self.cohort_proxies = []
         self.restart()
 
     # what the router writes to
@@ -130,8 +132,12 @@ class OneRoute(PlayedGateway):
 
     # the contract's part
 
-    def traffic(self, weights):
+    def traffic(self, weights, cohort=None):
         manifest = route(*({"name": name, "weight": weight} for name, weight in weights.items()))
+        if cohort is not None:
+            value, service = cohort
+            matches = [{"headers": [{"type": "Exact", "name": "x-test", "value": value}]}]
+            manifest["spec"]["rules"].append({"matches": matches, "backendRefs": [{"name": service, "weight": 100}]})
         manifest |= {"kind": "HTTPRoute"}
         manifest["metadata"] = {"name": "support", "namespace": "team", "ownerReferences": OWNER}
         del manifest["status"]
@@ -149,11 +155,22 @@ class OneRoute(PlayedGateway):
             found[backend["name"]] = found.get(backend["name"], 0) + backend["weight"] / total
         return found
 
+    def by_header(self, value):
+        found = open_rule(self.live)
+        return found.service if found is not None and found.headers == (("x-test", value),) else None
+
     def known(self):
         return frozenset(b["name"] for b in self.proxies if b["weight"])
 
+    def known_by_header(self):
+        return frozenset(b["name"] for b in self.cohort_proxies)
+
+    def has_header_rule(self):
+        return len(self.live["spec"]["rules"]) > 1
+
     def confirm(self):
         self.proxies = self.live["spec"]["rules"][0]["backendRefs"]
+        self.cohort_proxies = [b for rule in self.live["spec"]["rules"][1:] for b in rule["backendRefs"]]
         self.live["status"] = {"parents": [report(generation=self.live["metadata"]["generation"])]}
 
     def wait(self, seconds):
