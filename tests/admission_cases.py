@@ -268,6 +268,24 @@ REFUSED = (
         "spec.rollout.steps[0]",
         "exactly one of setWeight, pause, analysis",
     ),
+    refuse(
+        "weight and test in one step",
+        _steps({"setWeight": 10, "abTest": {"headers": [{"name": "x-cohort", "value": "beta"}]}}),
+        "spec.rollout.steps[0]",
+        "exactly one of setWeight, pause, analysis, abTest",
+    ),
+    refuse(
+        "test with nobody left to compare with",
+        _steps({"setWeight": 100}, {"abTest": {"headers": [{"name": "x-cohort", "value": "beta"}]}}),
+        "spec.rollout",
+        "abTest after setWeight 100",
+    ),
+    refuse(
+        "test of a header twice",
+        _steps({"abTest": {"headers": [{"name": "x-cohort", "value": v} for v in ("beta", "gamma")]}}),
+        "spec.rollout.steps[0].abTest.headers[1]",
+        "Duplicate",
+    ),
     refuse("empty step", _steps({}), "spec.rollout.steps[0]", "exactly one of setWeight, pause, analysis"),
     refuse(
         "analysis without a stable to compare with",
@@ -391,6 +409,7 @@ ACCEPTED = (
     make_modeldeployment("defaults", rollout=None),
     _query(maxIncreasePercent=10, min="1"),
     make_modeldeployment("safe", safety={"forbiddenTexts": ["CANARY-7f3a"]}),
+    _steps({"abTest": {"headers": [{"name": "x-cohort", "value": "beta two"}]}}, {"setWeight": 100}, {"pause": {}}),
     _steps({"setWeight": 10}, {"pause": {}}, {"setWeight": 10}, {"analysis": {}}, {"setWeight": 100}, {"pause": {}}),
     make_modeldeployment(
         "ordered",

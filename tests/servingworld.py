@@ -24,6 +24,7 @@ from luthier.deployment.decide import decide
 from luthier.deployment.marks import marks_of
 from luthier.deployment.observe import observe
 from luthier.errors import ApiError, Conflict
+from luthier.headerrule import open_rule
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, short_hash
 from luthier.packing import pruned
 from luthier.plan import Call, HookAnswer, Key, Plan, Traffic
@@ -93,6 +94,8 @@ class World:
     """Requests per second at the gateway."""
     behaviour: dict[str, Behaviour] = field(default_factory=dict)
     """By revision number: "r2"."""
+    beta: float = 0.1
+    """Which part of the requests has the header x-cohort: beta."""
     pods_become: str = "ready"
     """What new pods become at once: ready, pending."""
     gateway_accepts: bool = True
@@ -392,9 +395,12 @@ class World:
             return
         weights = route_weights(route)
         total = sum(weights.values())
-        for service, weight in weights.items():
+        rule = open_rule(route)
+        beta = self.beta if rule is not None and rule.headers == (("x-cohort", "beta"),) else 0.0
+        parts = [(service, (1 - beta) * weight / total) for service, weight in weights.items()]
+        for service, part in [*parts, *([(rule.service, beta)] if rule is not None else [])]:
             pods = [p for p in self.pods if p.startswith(f"{service}-") and _is_ready(self.pods[p])]
-            n = _poisson(self.random, self.rate * seconds * weight / total)
+            n = _poisson(self.random, self.rate * seconds * part)
             for _ in range(n):
                 if pods:
                     self._request(self.random.choice(pods))

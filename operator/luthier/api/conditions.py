@@ -145,6 +145,11 @@ class Reason(Documented):
         "Watching",
         "Every step is passed; the old revision stays warm, and the new one can be taken back until the watch ends.",
     )
+    AB_TEST_STARTED = "AbTestStarted", "Requests with the header of an abTest step go to the candidate."
+    AB_TEST_ENDED = (
+        "AbTestEnded",
+        "An abTest step is over; the message has both sides' numbers, and whether they differ.",
+    )
     WEIGHT_CHANGED = "WeightChanged", "The candidate's share of traffic was set."
     ROUTE_CONFLICT = (
         "RouteConflict",

@@ -94,6 +94,51 @@ class AnalysisStep(KubeModel):
     ]
 
 
+class HeaderMatch(KubeModel):
+    """A request header and its exact value."""
+
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="The header's name."),
+    ]
+    value: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=256,
+            pattern=r"^[!-~]([ -~]*[!-~])?$",
+            description="Its whole value, as it is written.",
+        ),
+    ]
+
+
+class AbTest(KubeModel):
+    """Send requests with a header to the candidate, others by the weights; stay until the analysis passes."""
+
+    headers: Annotated[
+        list[HeaderMatch],
+        Field(
+            min_length=1,
+            max_length=4,
+            description="A request with all of them goes to the candidate.",
+            json_schema_extra=list_map("name"),
+        ),
+    ]
+    expected_percent: Annotated[
+        int,
+        Field(
+            default=10,
+            ge=1,
+            le=100,
+            description="Which part of all requests has the headers, at most: the candidate has pods for so much more.",
+        ),
+    ]
+    min_samples: Annotated[
+        int | None,
+        Field(default=None, ge=1, le=10_000_000, description="Candidate requests needed; absent: the analysis' own."),
+    ]
+
+
 class Step(KubeModel):
     """One step of a rollout: exactly one of its fields."""
 
@@ -104,8 +149,9 @@ class Step(KubeModel):
         extra="ignore",
         json_schema_extra=cel(
             (
-                "(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) + (has(self.analysis) ? 1 : 0) == 1",
-                "a step has exactly one of setWeight, pause, analysis",
+                "(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) + (has(self.analysis) ? 1 : 0)"
+                " + (has(self.abTest) ? 1 : 0) == 1",
+                "a step has exactly one of setWeight, pause, analysis, abTest",
             )
         ),
     )
@@ -115,6 +161,10 @@ class Step(KubeModel):
     ]
     pause: Annotated[Pause | None, Field(default=None, description="Wait for time or approval.")]
     analysis: Annotated[AnalysisStep | None, Field(default=None, description="Wait for the analysis to pass.")]
+    ab_test: Annotated[
+        AbTest | None,
+        Field(default=None, description="Send requests with a header to the candidate until the analysis passes."),
+    ]
 
 
 class AnalysisMetric(KubeModel):
@@ -298,9 +348,9 @@ class Rollout(KubeModel):
                 "setWeight must not go down from one step to the next",
             ),
             (
-                "!has(self.steps) || self.steps.filter(s, has(s.analysis) || (has(s.setWeight) && s.setWeight == 100))"
-                ".map(s, has(s.analysis) ? 0 : 1).isSorted()",
-                "an analysis after setWeight 100 has no stable to compare with: use at most 99 before it",
+                "!has(self.steps) || self.steps.filter(s, has(s.analysis) || has(s.abTest) || "
+                "(has(s.setWeight) && s.setWeight == 100)).map(s, has(s.setWeight) ? 1 : 0).isSorted()",
+                "an analysis or abTest after setWeight 100 has no stable to compare with: use at most 99 before it",
             ),
         ),
     )
@@ -547,6 +597,36 @@ class QueryStatus(KubeModel):
     message: Annotated[str, Field(default="", max_length=300, description="The numbers, or why there are none.")]
 
 
+class AbArm(KubeModel):
+    """One side of an A/B test, by one metric."""
+
+    requests: Annotated[int, Field(description="Requests, or votes, that it was judged by.")]
+    bad: Annotated[int, Field(description="Bad ones among them.")]
+    rate: Annotated[str, Field(max_length=16, description="Bad out of all.")]
+    interval: Annotated[str, Field(max_length=32, description="95 % interval of the rate, to read by.")]
+
+
+class AbMetric(KubeModel):
+    """One metric of an A/B test."""
+
+    name: Annotated[str, Field(max_length=40, description="The metric.")]
+    candidate: Annotated[AbArm, Field(description="Requests to the candidate: with the header, and by its weight.")]
+    stable: Annotated[AbArm, Field(description="All others.")]
+    statement: Annotated[str, Field(max_length=400, description="Whether they differ, in words, with numbers.")]
+
+
+class AbTestResult(KubeModel):
+    """What an A/B test has shown, up to the newest look that was written."""
+
+    step: Annotated[int, Field(ge=1, description="Which step it is.")]
+    header: Annotated[str, Field(max_length=1400, description="What sends a request to the candidate.")]
+    weight: Annotated[int, Field(ge=0, le=100, description="The candidate's share of the other requests, in percent.")]
+    metrics: Annotated[
+        list[AbMetric],
+        Field(default_factory=list, max_length=8, description="Metric by metric.", json_schema_extra=list_map("name")),
+    ]
+
+
 class AnalysisStatus(KubeModel):
     """The analysis at the newest look that was written."""
 
@@ -615,6 +695,12 @@ class RolloutStatus(KubeModel):
         int, Field(default=0, description="How long it was, in this step: no part of maxStepSeconds.")
     ]
     analysis: Annotated[AnalysisStatus | None, Field(default=None, description="The newest look.")]
+    ab_tests: Annotated[
+        list[AbTestResult] | None,
+        Field(
+            default=None, max_length=4, description="Its A/B tests, newest last.", json_schema_extra=list_map("step")
+        ),
+    ]
     analysis_options: Annotated[
         Analysis | None, Field(default=None, description="spec.rollout.analysis as it was at the start.")
     ]
@@ -690,6 +776,12 @@ class HistoryEntry(KubeModel):
     metrics: Annotated[
         list[MetricStatus],
         Field(default_factory=list, max_length=8, description="Counts at the end.", json_schema_extra=list_map("name")),
+    ]
+    ab_tests: Annotated[
+        list[AbTestResult] | None,
+        Field(
+            default=None, max_length=4, description="Its A/B tests, newest last.", json_schema_extra=list_map("step")
+        ),
     ]
 
 

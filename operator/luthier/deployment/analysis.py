@@ -98,6 +98,8 @@ class Scene:
     """The sides by revision's name: votes name it, and any pod takes them."""
     cluster: int = 1
     """Requests of one conversation that all meet the same side, and may fail together."""
+    has_cohort: bool = False
+    """Requests with a header come beside the candidate's share: how many these are, nobody knows beforehand."""
     running_since: Mapping[str, float] = field(default_factory=dict)
     """When a pod's container started, Unix seconds by the pod's UID; unknown of others."""
 
@@ -448,6 +450,8 @@ def _describe_flaws(flaws: Mapping[str, str]) -> str:
 
 
 def _mismatch(memory: Memory, scene: Scene) -> str | None:
+    if scene.has_cohort:
+        return None  # the weights do not say how many requests the candidate gets
     ours, theirs = memory.split
     is_of_this_weight = scene.in_force_at is not None and memory.since == scene.in_force_at.timestamp()
     if not is_of_this_weight or memory.split_since is None or not ours + theirs:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from luthier.api.base import GROUP
-from luthier.api.modeldeployment import ModelDeploymentSpec
+from luthier.api.modeldeployment import HeaderMatch, ModelDeploymentSpec
 from luthier.deployment.feedback import feedback_config, key_mounts, key_volumes
 from luthier.deployment.revision import Model, Revision, copy_record
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, UID_LABEL, child_labels, child_metadata, child_name
@@ -154,14 +154,23 @@ class Backend:
     weight: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Requests that go to one revision, whatever the weights say."""
+
+    revision: str
+    headers: tuple[HeaderMatch, ...]
+
+
 def build_route(
     owner: Json,
     spec: ModelDeploymentSpec,
     backends: Sequence[Backend],
     *,
+    cohort: Cohort | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Return the HTTPRoute: one rule, explicit weights.
+    """Return the HTTPRoute: one rule with explicit weights, and one more for an A/B test.
 
     Each backend has a filter of its own: Envoy Gateway folds a rule's backends into one cluster otherwise, and
     nothing could be told apart in the gateway's counters.
@@ -171,15 +180,11 @@ def build_route(
         metadata["annotations"] = dict(annotations)
     route: Json = {
         "parentRefs": [_parent(ref.to_json(), owner) for ref in spec.gateway.parent_refs],
-        "rules": [
-            {
-                "matches": [{"path": {"type": "PathPrefix", "value": spec.gateway.path_prefix}}],
-                "backendRefs": [_backend(owner, backend) for backend in backends],
-                # The gateway's own default of 15 s would cut long answers off.
-                "timeouts": {"request": f"{spec.gateway.request_timeout_seconds}s"},
-            }
-        ],
+        "rules": [_rule(spec, [_backend(owner, backend) for backend in backends])],
     }
+    if cohort is not None:
+        only = Backend(revision=cohort.revision, weight=100)
+        route["rules"].append(_rule(spec, [_backend(owner, only)], headers=cohort.headers))
     if spec.gateway.hostnames:
         route["hostnames"] = list(spec.gateway.hostnames)
     return {
@@ -187,6 +192,18 @@ def build_route(
         "kind": "HTTPRoute",
         "metadata": metadata,
         "spec": route,
+    }
+
+
+def _rule(spec: ModelDeploymentSpec, backends: list[Json], *, headers: Sequence[HeaderMatch] = ()) -> Json:
+    match: Json = {"path": {"type": "PathPrefix", "value": spec.gateway.path_prefix}}
+    if headers:
+        match["headers"] = [{"type": "Exact", "name": h.name, "value": h.value} for h in headers]
+    return {
+        "matches": [match],
+        "backendRefs": backends,
+        # The gateway's own default of 15 s would cut long answers off.
+        "timeouts": {"request": f"{spec.gateway.request_timeout_seconds}s"},
     }
 
 

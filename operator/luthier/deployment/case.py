@@ -17,6 +17,7 @@ from luthier.deployment.revision import Model, Revision, hash_intent, hash_of, h
 from luthier.deployment.rollout import Brake, as_begun, has_drifted
 from luthier.deployment.watching import is_watched
 from luthier.draft import read_spec
+from luthier.headerrule import open_rule
 from luthier.naming import child_name
 from luthier.plan import Event, Json
 from luthier.router import route_weights
@@ -76,6 +77,15 @@ class Case:
         if self.seen.route is None:
             return 0
         return route_weights(self.seen.route).get(child_name(self.obj, name), 0)
+
+    def cohort_of(self, name: str) -> tuple[tuple[str, str], ...] | None:
+        """Return the headers that send a request to a revision, as read from the route; None: none do."""
+        rule = open_rule(self.seen.route or {})
+        return rule.headers if rule is not None and rule.service == child_name(self.obj, name) else None
+
+    def has_traffic(self, name: str) -> bool:
+        """Say whether the route sends anything to a revision."""
+        return self.weight_of(name) > 0 or self.cohort_of(name) is not None
 
     def is_wanted(self, name: str) -> bool:
         """Say whether a revision is what the spec asks for."""

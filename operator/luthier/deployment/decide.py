@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, RevisionStatus, RolloutStatus
-from luthier.deployment import watching
+from luthier.deployment import abtest, watching
 from luthier.deployment.admission import Admitted, Hold, admit
 from luthier.deployment.analysis import Reading
 from luthier.deployment.brakes import find_brake
@@ -267,12 +267,15 @@ def _facts(case: Case, candidate: RevisionStatus, rollout: RolloutStatus, readin
     carried = case.weight_of(candidate.name)
     # In the watch it may have the stable's share too, when the stable has lost its pods; or have kept all from before.
     carries = carried == rollout.weight or (watching.is_at_watch(rollout) and carried == 100)
-    in_force = rollout.weight == 0 or (carries and route is not None and route_in_force(route))
+    cohort, wanted = case.cohort_of(candidate.name), abtest.wanted_headers(case, rollout, rollout.step)
+    wants_nothing = rollout.weight == 0 and wanted is None
+    is_taken = carries and cohort == wanted and route is not None and route_in_force(route)
+    in_force = is_taken or (wants_nothing and cohort is None)
     return Facts(
         now=case.now,
         candidate=candidate.name,
         capacity=find_lacking(case, rollout),
-        in_force=in_force and (rollout.weight == 0 or bool(case.ready(candidate.name))),
+        in_force=in_force and (wants_nothing or bool(case.ready(candidate.name))),
         gateway=find_missing_gateway(case) if route is not None else None,
         brake=case.holding,
         approved=case.acts.approved(candidate.name),
@@ -304,15 +307,21 @@ def _moved(
         stay = explain_share(case, candidate, position, weight, reading)
     elif goes_back(case, position, weight):
         stay = explain_rest(case, position, weight)
+    cohort = abtest.find_cohort(case, rollout, position, reading)
+    if cohort is None and (held := abtest.explain_cohort(case, rollout, position, reading)) is not None:
+        stay = held
+    headers = cohort and tuple((header.name, header.value) for header in cohort.headers)
+    is_as_read = (weight, headers) == (case.weight_of(candidate.name), case.cohort_of(candidate.name))
     has_moved = (position.step, position.weight) != (rollout.step, rollout.weight)
-    looked = rollout.model_copy(update={"analysis": _shown_analysis(rollout, reading, case.now, has_moved=has_moved)})
+    analysis = _shown_analysis(rollout, reading, case.now, has_moved=has_moved)
+    looked = rollout.model_copy(update={"analysis": analysis, "ab_tests": abtest.with_result(rollout, analysis)})
     next_rollout = looked.model_copy(
         update={
             "step": position.step,
             "weight": position.weight,
             "step_started_at": position.started_at,
             # A weight that this pass writes is not in force yet, though the step has had it before.
-            "weight_in_force_at": position.in_force_at if weight == case.weight_of(candidate.name) else None,
+            "weight_in_force_at": position.in_force_at if is_as_read else None,
             "held_at": position.held_at,
             "held_seconds": position.held_seconds,
             "watch": watching.begun(
@@ -333,8 +342,12 @@ def _moved(
         status=status,
         state=_state(case, candidate, stay),
         weight=weight,
+        cohort=cohort,
         moves_back=goes_back(case, position, weight),
-        events=_events(case, candidate, stay, position, looked, weight),
+        events=(
+            *_events(case, candidate, stay, position, looked, weight),
+            *abtest.tell_events(candidate.name, looked, position.step),
+        ),
         due=_dues(case, position, stay, reading),
     )
 
@@ -420,7 +433,7 @@ def _events(
     if position.weight != rollout.weight:
         message = tell_shift(candidate.name, position, rollout)
         events.append(Event(type="Normal", reason=str(Reason.WEIGHT_CHANGED), message=message))
-    if weight == 0 and case.weight_of(candidate.name) > 0:
+    if weight == 0 and case.has_traffic(candidate.name) and not case.ready(candidate.name):
         message = f"{candidate.name} has no ready pod: its traffic goes to the stable until it has"
         events.append(Event(type="Warning", reason=str(Reason.NO_READY_PODS), message=message))
     before = find_condition(case.obj.get("status", {}).get("conditions", []), RECONCILING)
@@ -476,6 +489,7 @@ def _promote(case: Case, candidate: RevisionStatus, rollout: RolloutStatus) -> D
         requests_exposed=seen.requests_exposed if seen else None,
         bad_served=seen.bad_served if seen else None,
         metrics=without_queries(seen.metrics if seen else ()),
+        ab_tests=rollout.ab_tests,
     )
     status = case.status.model_copy(
         update={

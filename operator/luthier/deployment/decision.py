@@ -17,6 +17,7 @@ from luthier.deployment.affinity import leftover_policy, wanted_policy
 from luthier.deployment.build import (
     WITHDRAWN_ANNOTATION,
     Backend,
+    Cohort,
     build_deployment,
     build_route,
     build_service,
@@ -53,6 +54,8 @@ class Decision:
     state: State
     weight: int = 0
     """The candidate's share that the route should carry now."""
+    cohort: Cohort | None = None
+    """Requests that the route should send to the candidate beside its share."""
     record: Revision | None = None
     """A new revision."""
     withdrawn: str | None = None
@@ -120,7 +123,7 @@ def _traffic(case: Case, decision: Decision) -> Traffic | None:
     annotations = {WITHDRAWN_ANNOTATION: decision.withdrawn} if decision.withdrawn else None
     route = case.seen.route
     return Traffic(
-        manifest=build_route(case.obj, case.spec, wanted, annotations=annotations),
+        manifest=build_route(case.obj, case.spec, wanted, cohort=decision.cohort, annotations=annotations),
         resource_version=route["metadata"]["resourceVersion"] if route else None,
     )
 
@@ -133,7 +136,8 @@ def _gains(case: Case, decision: Decision) -> bool:
     if candidate is None:
         old = case.candidate
         return old is not None and decision.status.stable is not None and decision.status.stable.name == old.name
-    return decision.weight > case.weight_of(candidate.name)
+    headers = decision.cohort and tuple((header.name, header.value) for header in decision.cohort.headers)
+    return decision.weight > case.weight_of(candidate.name) or headers not in (None, case.cohort_of(candidate.name))
 
 
 # Children

@@ -50,11 +50,26 @@ def interval(bad: int, started: int) -> str:
     """
     if not started:
         return ""
+    low, high = wilson(bad, started)
+    return f"{_digits(low)} to {_digits(high)} %"
+
+
+def wilson(bad: int, started: int) -> tuple[float, float]:
+    """Return the ends of Wilson's 95 % interval of a rate."""
     rate, z2 = bad / started, _Z * _Z
     centre = (rate + z2 / (2 * started)) / (1 + z2 / started)
     half = _Z * math.sqrt(rate * (1 - rate) / started + z2 / (4 * started * started)) / (1 + z2 / started)
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return f"{_digits(low)} to {_digits(high)} %"
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def difference(ours: tuple[int, int], theirs: tuple[int, int]) -> tuple[float, float]:
+    """Return the ends of Newcombe's 95 % interval of the difference of two rates, each (bad, started)."""
+    (p, q), (low_p, high_p), (low_q, high_q) = (
+        (ours[0] / ours[1], theirs[0] / theirs[1]),
+        wilson(*ours),
+        wilson(*theirs),
+    )
+    return p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
 
 
 def _digits(rate: float) -> str:

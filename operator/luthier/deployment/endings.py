@@ -14,6 +14,7 @@ from typing import Literal, cast
 from luthier.api.conditions import Reason
 from luthier.api.modeldeployment import AnalysisStatus, HistoryEntry, MetricStatus, RevisionStatus, RolloutStatus
 from luthier.deployment import sizing
+from luthier.deployment.abtest import tell_end, with_numbers
 from luthier.deployment.analysis import Reading
 from luthier.deployment.case import Case, outcome_of, withdrawal_of
 from luthier.deployment.decision import MAX_HISTORY, Decision, State
@@ -177,9 +178,14 @@ def withdraw(case: Case, ending: Ending) -> Decision:
         if rejects
         else State(kind="working", reason=ending.reason, message=f"{candidate.name}: {entry.message}"),
         withdrawn=json.dumps(_note(ending, entry)) if case.stable else None,
-        events=(event,),
+        events=(event, *(_test_over(candidate.name, rollout, entry) if rollout else ())),
         due=() if rejects else (case.seen.now,),
     )
+
+
+def _test_over(name: str, rollout: RolloutStatus, entry: HistoryEntry) -> tuple[Event, ...]:
+    ended = tell_end(name, rollout.model_copy(update={"ab_tests": entry.ab_tests}))
+    return (ended,) if ended is not None else ()
 
 
 def _note(ending: Ending, entry: HistoryEntry) -> Json:
@@ -244,6 +250,7 @@ def _entry(
     where = f" at {describe(rollout.steps, position_of(rollout))}" if rollout and rollout.step else ""
     analysis = rollout.analysis if rollout else None
     shown = ending.metrics or tuple(analysis.metrics if analysis else ())
+    has_cohort = case.cohort_of(candidate.name) is not None
     seen = ending.exposed or ((analysis.requests_exposed, analysis.bad_served) if analysis else None)
     return HistoryEntry(
         revision=candidate.name,
@@ -258,10 +265,11 @@ def _entry(
         started_at=rollout.started_at if rollout else case.now,
         ended_at=case.now,
         breach_seen_at=ending.breach_at,
-        weight_written_at=ending.written_at or (case.now if weight else None),
+        weight_written_at=ending.written_at or (case.now if weight or has_cohort else None),
         requests_exposed=seen[0] if seen else None,
         bad_served=seen[1] if seen else None,
         metrics=without_queries(shown),
+        ab_tests=with_numbers(rollout, shown) if rollout else None,
     )
 
 

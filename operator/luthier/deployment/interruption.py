@@ -39,7 +39,7 @@ def find_interruption(case: Case) -> RolloutStatus | None:
         return _begun(case, rollout, loss) if loss is not None else None
     held = _is_held(case, rollout)
     # What a stable without pods cannot take is no reason to wait: it may never have any again.
-    is_leaving = case.weight_of(case.candidate.name) > 0 and not case.stable_lacks_pods()
+    is_leaving = case.has_traffic(case.candidate.name) and not case.stable_lacks_pods()
     if held or is_leaving or _lacks_pods(case, rollout):
         assert rollout.interruption is not None
         return rollout.model_copy(update={"interruption": rollout.interruption.model_copy(update={"held": held})})
@@ -94,7 +94,8 @@ def _begun(case: Case, rollout: RolloutStatus, loss: Loss) -> RolloutStatus:
         resumed_at=before.resumed_at if before else None,
         message=loss.message[:512],
     )
-    step, weight = _back(rollout.steps, rollout.weight)
+    # Without a share it had an A/B test's requests at most: that step is the one to begin again.
+    step, weight = _back(rollout.steps, rollout.weight) if rollout.weight else (rollout.step, 0)
     watch = rollout.watch and rollout.watch.model_copy(update={"ends_at": None, "error_bound_percent": None})
     sent_back = rollout.model_copy(
         update={
@@ -183,5 +184,5 @@ def _entry(case: Case, interruption: InterruptionStatus) -> HistoryEntry:
         evaluation=candidate.evaluation,
         started_at=rollout.started_at,
         ended_at=case.now,
-        weight_written_at=case.now if case.weight_of(candidate.name) else None,
+        weight_written_at=case.now if case.has_traffic(candidate.name) else None,
     )

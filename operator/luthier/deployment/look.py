@@ -32,7 +32,8 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
     gating = watching.judged_gates(spec, rollout)
     options = spec.rollout.analysis
     step = rollout.steps[rollout.step - 1] if 0 < rollout.step <= len(rollout.steps) else None
-    own_samples = step.analysis.min_samples if step and step.analysis else None
+    judged = step and (step.analysis or step.ab_test)
+    own_samples = judged.min_samples if judged else None
     cluster = requests_per_sample(spec)
     scene = Scene(
         now=seen.now,
@@ -48,14 +49,15 @@ def judge_now(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStatu
         threshold=threshold(options, len(gating)),
         revisions={candidate.name: "candidate", stable.name: "stable"},
         cluster=cluster,
+        has_cohort=bool(step and step.ab_test),
         running_since=running_since(seen.pods),
     )
     reading = analysis.read(watching.for_watch(memory_of(rollout), gating), gating, seen.measured, scene)
     wanted = options.queries or []
-    judged = queries.judge(
+    answers = queries.judge(
         wanted, seen.measured.answers, rollout.analysis, in_force_at=rollout.weight_in_force_at, now=seen.now
     )
-    return analysis.with_queries(reading, judged, wanted=len(wanted), now=seen.now)
+    return analysis.with_queries(reading, answers, wanted=len(wanted), now=seen.now)
 
 
 def _weight(obj: Json, rollout: RolloutStatus, candidate: str, seen: Observed) -> int:

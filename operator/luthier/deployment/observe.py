@@ -37,6 +37,7 @@ from luthier.deployment.revision import Model, Revision, hash_of, hash_revision,
 from luthier.deployment.rollout import as_begun
 from luthier.deployment.watching import judged_gates
 from luthier.draft import read_spec
+from luthier.headerrule import open_rule
 from luthier.naming import REVISION_LABEL, ROLE_LABEL, child_name, controller_uid
 from luthier.plan import HookAnswer, Json, Key
 from luthier.ports import Ports, Sample
@@ -168,8 +169,8 @@ def _is_urgent(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStat
         return False
     if candidate.name in read_acts(obj, spec).aborts or trouble_of(spec, status, seen) is not None:
         return True
-    carried = route_weights(seen.route or {}).get(child_name(obj, candidate.name), 0)
-    if carried == 0:
+    service, rule = child_name(obj, candidate.name), open_rule(seen.route or {})
+    if not route_weights(seen.route or {}).get(service, 0) and (rule is None or rule.service != service):
         return False
     return not ready_ids(seen.pods_of(candidate.name)) or loss_of(spec, status, seen) is not None
 

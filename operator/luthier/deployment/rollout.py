@@ -6,8 +6,9 @@
 
 The watch is step n+1 and leaves the stable its share; without one, step n+1 is 100 %.
 
-A step wants a weight; the route read back says whether it has it. Nothing here lowers a weight: withdrawing is
-`endings`' part, and a candidate without ready pods gets no traffic whatever its step wants (`decide`).
+A step wants a weight, and an A/B test a header; the route read back says whether it has them. Nothing here lowers a
+weight: withdrawing is `endings`' part, and a candidate without ready pods gets no traffic whatever its step wants
+(`decide`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from luthier.api.conditions import Reason
-from luthier.api.modeldeployment import Analysis, AnalysisStep, ModelDeploymentSpec, RolloutStatus, Step, WatchStatus
+from luthier.api.modeldeployment import (
+    AbTest,
+    Analysis,
+    AnalysisStep,
+    ModelDeploymentSpec,
+    RolloutStatus,
+    Step,
+    WatchStatus,
+)
 from luthier.deployment.confirmations import Confirmations
 from luthier.status import format_time
 
@@ -187,10 +196,33 @@ def advance(plan: Sequence[Step], position: Position, facts: Facts) -> Move:
         if stay is not None:
             return Move(position=position, stay=stay)
         following = _enter(plan, position, facts)
-        if following.weight > position.weight and (held := _hold_weight(plan, position, facts)) is not None:
+        if _gains(plan, position, following, facts) and (held := _hold_weight(plan, position, facts)) is not None:
             return Move(position=position, stay=held)
         position = following
     return Move(position=position, stay=_unconfirmed(plan, position, facts))
+
+
+def ab_test_at(plan: Sequence[Step], step: int) -> AbTest | None:
+    """Return the A/B test that a step is; None: it is another one."""
+    return plan[step - 1].ab_test if 0 < step <= len(plan) else None
+
+
+def tell_headers(test: AbTest) -> str:
+    """Return what a request of the test has: `x-cohort: beta`."""
+    return " and ".join(f"{header.name}: {header.value}" for header in test.headers)
+
+
+def _cohort_at(plan: Sequence[Step], step: int, facts: Facts) -> str | None:
+    """Return which requests come beside those of the weight. Whom a person has decided for is not tested."""
+    test = ab_test_at(plan, step)
+    return tell_headers(test) if test is not None and not facts.forced else None
+
+
+def _gains(plan: Sequence[Step], position: Position, following: Position, facts: Facts) -> bool:
+    """Say whether the candidate gets requests at the next step that it does not get at this one."""
+    cohort = _cohort_at(plan, following.step, facts)
+    is_new = cohort is not None and cohort != _cohort_at(plan, position.step, facts)
+    return following.weight > position.weight or is_new
 
 
 def describe(plan: Sequence[Step], position: Position) -> str:
@@ -224,11 +256,12 @@ def _stop_clock(position: Position, facts: Facts) -> Position:
 def _enter(plan: Sequence[Step], position: Position, facts: Facts) -> Position:
     step = position.step + 1
     weight = weight_at(plan, step, facts.watch, position.weight)
+    is_same = weight == position.weight and _cohort_at(plan, step, facts) == _cohort_at(plan, position.step, facts)
     return Position(
         step=step,
         weight=weight,
         started_at=facts.now,
-        in_force_at=position.in_force_at if weight == position.weight else None,
+        in_force_at=position.in_force_at if is_same else None,
         watch_ends_at=position.watch_ends_at,
     )
 
@@ -265,7 +298,7 @@ def _judge(plan: Sequence[Step], position: Position, facts: Facts) -> Stay | Giv
         return None
     if step.pause is not None:
         return _judge_pause(plan, position, step.pause.duration_seconds, facts)
-    if step.analysis is not None:
+    if step.analysis is not None or step.ab_test is not None:
         return _judge_analysis(plan, position, facts)
     return None
 
@@ -361,7 +394,9 @@ def _judge_analysis(plan: Sequence[Step], position: Position, facts: Facts) -> S
     elif facts.code == "BaselineUnhealthy":
         stay = _held_unhealthy(plan, position)
     else:
-        stay = Stay(reason=Reason.ROLLING_OUT, message=f"{where}: analysis")
+        test = ab_test_at(plan, position.step)
+        what = f"A/B test by {tell_headers(test)}" if test is not None else "analysis"
+        stay = Stay(reason=Reason.ROLLING_OUT, message=f"{where}: {what}")
     held = timedelta(seconds=position.held_seconds)
     if position.held_at is not None or elapsed - held < timedelta(seconds=facts.analysis.max_step_seconds):
         return stay

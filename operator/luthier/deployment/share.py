@@ -24,12 +24,12 @@ def find_share(case: Case, candidate: RevisionStatus, position: Position, readin
         return position.weight
     if case.stable is not None and case.holding is not None:
         return carried  # Pods that become ready, or back, in a step give it no more either.
-    if case.stable is not None and not case.is_forced and _is_blind(reading):
+    if case.stable is not None and not case.is_forced and is_blind(reading):
         return carried  # Who took it away, and why, may have gone with the route: no data is no reason to give it.
     return sizing.takes(case, position.weight)
 
 
-def _is_blind(reading: Reading | None) -> bool:
+def is_blind(reading: Reading | None) -> bool:
     """Say whether no weight may grow; pods that become ready later than their step wait for this too."""
     return reading is None or reading.outcome == "Error" or reading.code in ("CoverageLow", "BaselineUnhealthy")
 
@@ -76,4 +76,4 @@ def find_lacking(case: Case, rollout: RolloutStatus) -> str | None:
     In place the first step's pods come one by one with its weight: one is enough to begin.
     """
     is_first = rollout.step == 0 and not sizing.in_place(case)
-    return sizing.lacking(case, sizing.first_weight(rollout) if is_first else rollout.weight)
+    return sizing.lacking(case, sizing.first_load(case, rollout) if is_first else sizing.load(case, rollout))

@@ -11,6 +11,7 @@ from luthier import jobs
 from luthier.api.modeldeployment import ModelDeploymentStatus, RolloutStatus
 from luthier.deployment.case import Case
 from luthier.deployment.pods import explain
+from luthier.deployment.rollout import ab_test_at
 from luthier.router import route_in_force
 
 MAX_SURGE = 1
@@ -39,13 +40,27 @@ def wanted_pods(case: Case, rollout: RolloutStatus | None) -> int:
     """Return how many pods a candidate should have at its step; before the first, as many as that one needs."""
     if case.stable is None or rollout is None:
         return case.spec.replicas
-    return pods_for(case.spec.replicas, rollout.weight if rollout.step else first_weight(rollout))
+    return pods_for(case.spec.replicas, load(case, rollout) if rollout.step else first_load(case, rollout))
 
 
-def first_weight(rollout: RolloutStatus) -> int:
-    """Return the first share of the plan that is one."""
+def load(case: Case, rollout: RolloutStatus) -> int:
+    """Return which part of all requests the candidate has to take at its step, in percent.
+
+    InPlace, its pods follow its weight alone: what an A/B test brings is on top of that.
+    """
+    test = None if in_place(case) else ab_test_at(rollout.steps, rollout.step)
+    return min(100, rollout.weight + (test.expected_percent if test else 0))
+
+
+def first_load(case: Case, rollout: RolloutStatus) -> int:
+    """Return the first part of the plan that is one."""
     last = 100 - rollout.watch.weight if rollout.watch else 100
-    return next((step.set_weight for step in rollout.steps if step.set_weight), last)
+    for step in rollout.steps:
+        if step.ab_test is not None:
+            return 1 if in_place(case) else step.ab_test.expected_percent
+        if step.set_weight:
+            return step.set_weight
+    return last
 
 
 def sizes(case: Case, status: ModelDeploymentStatus, weight: int, *, withdrawing: bool) -> dict[str, int]:
