@@ -101,6 +101,8 @@ class World:
     gateway_accepts: bool = True
     controller: str = CONTROLLER
     """Who runs the Gateway's class; empty: there is no Gateway."""
+    features: list[Any] | None = None
+    """What the Gateway's class says that it supports; None: it says nothing, as older ones."""
     reads_forbidden: bool = False
     """Whether the operator may not read Gateways, as where it is installed for some namespaces."""
     knows_policies: bool = True
@@ -509,7 +511,8 @@ class _Reader:
             return {"spec": {"gatewayClassName": "class"}} if self.world.controller else None
         if resource.kind == "GatewayClass":
             assert (namespace, name) == ("", "class")
-            return {"spec": {"controllerName": self.world.controller}}
+            said = {} if self.world.features is None else {"supportedFeatures": self.world.features}
+            return {"spec": {"controllerName": self.world.controller}, "status": said}
         if resource.kind == "APIResourceList":
             return {"resources": []} if self.world.knows_policies else None
         assert resource.kind == "PersistentVolumeClaim"

@@ -41,7 +41,7 @@ any: true
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes]
   verbs: [get, list, watch, create, update]
-- apiGroups: [gateway.networking.k8s.io]  # rollout.affinity: whose Gateway is it
+- apiGroups: [gateway.networking.k8s.io]  # whose Gateway is it, and what can it do
   resources: [gateways, gatewayclasses]
   verbs: [get]
 - apiGroups: [gateway.envoyproxy.io]

@@ -160,6 +160,10 @@ class Reason(Documented):
         "AffinityUnsupported",
         "No gateway of rollout.affinity can keep conversations on a revision: use Envoy Gateway, or remove affinity.",
     )
+    GATEWAY_UNSUPPORTED = (
+        "GatewayUnsupported",
+        "The Gateway's class says that it cannot do what the route needs; the message names class and feature.",
+    )
     AFFINITY_NOT_IN_FORCE = (
         "AffinityNotInForce",
         "Envoy Gateway has not taken the policy of rollout.affinity; the message has why. No weight grows.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from luthier.api.conditions import Reason
 from luthier.deployment.affinity import find_affinity_brake
+from luthier.deployment.capability import find_capability_brake
 from luthier.deployment.case import Case
 from luthier.deployment.hooks import find_refused_url
 from luthier.deployment.pinning import find_pin
@@ -19,6 +20,7 @@ def find_brake(case: Case) -> Brake | None:
         or _suspended(case)
         or _pin_refused(case)
         or _hook_refused(case)
+        or find_capability_brake(case)
         or find_affinity_brake(case)
         or _outside_window(case)
     )

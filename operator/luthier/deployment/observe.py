@@ -14,6 +14,7 @@ from luthier.deployment.admission import Hold, admit, resolve_model
 from luthier.deployment.affinity import SeenAffinity, observe_affinity
 from luthier.deployment.analysis import Measured
 from luthier.deployment.build import ROLE
+from luthier.deployment.capability import find_unsupported
 from luthier.deployment.counters import (
     AGE_EXCEEDED,
     AGED,
@@ -77,6 +78,8 @@ class Observed:
     """What receivers of calls have said, by the call's id."""
     affinity: SeenAffinity | None = None
     """Whether conversations can be kept on a revision; None: nobody asks for it."""
+    unsupported: str | None = None
+    """What the Gateway's class cannot do of what the route asks for; read before the first weight."""
     last_day: LastDay | None = None
     """How much traffic there was; None: nothing depends on it now."""
     followed: tuple[Sample, ...] = ()
@@ -133,6 +136,10 @@ async def observe(obj: Json, ports: Ports) -> Observed:
         return by_pods  # proven: nothing that Prometheus could say would change it
     # Reads of the API server, which may hang or fail: no traffic that has to be taken back waits for them.
     seen = replace(seen, affinity=await observe_affinity(obj, begun.rollout.affinity, spec.gateway.parent_refs, ports))
+    if _is_before_weight(spec, status, seen):
+        steps = begun.rollout.steps or []
+        unsupported = await find_unsupported(obj, steps, spec.gateway.parent_refs, ports.reader)
+        seen = replace(seen, unsupported=unsupported)
     if _is_pinned(status):
         return seen  # what a pin brings back is not judged
     measured = await _measure(obj, begun, status, ports)
@@ -178,6 +185,16 @@ def _is_urgent(obj: Json, spec: ModelDeploymentSpec, status: ModelDeploymentStat
 def _is_pinned(status: ModelDeploymentStatus) -> bool:
     act = status.rollout.act if status.rollout else None
     return act is not None and act.act == "Pin" and status.candidate is not None
+
+
+def _is_before_weight(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> bool:
+    """Say whether a revision may start in this pass, or has, and got no traffic yet."""
+    if status.candidate is not None:
+        return status.rollout is not None and status.rollout.step == 0
+    model = resolve_model(spec, job=seen.fine_tune_job, evaluation=seen.evaluation)
+    if not isinstance(model, Model):
+        return False
+    return status.stable is None or hash_of(status.stable.name) != hash_revision(spec, model)
 
 
 def loss_of(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, seen: Observed) -> Loss | None:
