@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from luthier.headerrule import open_rule
 from luthier.router import route_weights
 
 
@@ -18,3 +19,9 @@ def revision_in(name: str) -> str:
 def weights_in(route: dict[str, Any]) -> dict[str, int]:
     """Return the percentages of those that have any."""
     return {revision_in(name): weight for name, weight in route_weights(route).items() if weight}
+
+
+def cohort_in(route: dict[str, Any]) -> str | None:
+    """Return who gets the requests with a header; None: nobody by it."""
+    rule = open_rule(route)
+    return revision_in(rule.service) if rule is not None else None

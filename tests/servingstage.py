@@ -22,6 +22,7 @@ import httpx
 
 from factories import make_evaluation
 from fastworld import told
+from luthier.headerrule import OpenRule, open_rule
 from luthier.naming import REVISION_LABEL, ROLE_LABEL
 from luthier.router import route_weights
 from podservers import PodServers
@@ -93,6 +94,10 @@ class Stage(threading.Thread):
         """By revision number ("r2"): the container status of its pods, which never get ready."""
         self.lags: Callable[[Json], bool] = lambda route: False
         """Which routes the gateway has not taken up yet: requests go where the one before says."""
+        self.beta = 0.25
+        """Which part of the requests has the header of an A/B test."""
+        self._rules: dict[str, OpenRule | None] = {}
+        """The second rule of each route as the gateway has it, by its UID."""
         self._taken: dict[str, dict[str, int]] = {}
         """Backends of each route as the gateway has them, by its UID."""
         self.started_at: str | None = None
@@ -245,6 +250,7 @@ class Stage(threading.Thread):
         if self.lags(route):
             return
         self._taken[route["metadata"]["uid"]] = route_weights(route)
+        self._rules[route["metadata"]["uid"]] = open_rule(route)
         generation = route["metadata"]["generation"]
         parents = route.get("status", {}).get("parents", [])
         if parents and parents[0]["conditions"][0]["observedGeneration"] == generation:
@@ -266,12 +272,21 @@ class Stage(threading.Thread):
 
     def _send(self, pods: list[Json], routes: list[Json], seconds: float) -> None:
         for route in routes:
-            for service, weight in self._taken.get(route["metadata"]["uid"], {}).items():
+            for service, weight in self._parts(route["metadata"]["uid"]):
                 mine = [p for p in pods if p["metadata"]["name"].startswith(service + "-")]
                 for _ in range(round(self.rate * seconds * weight / 100 + self._random.random()) if weight else 0):
                     if mine:
                         self._request(self._random.choice(mine))
                         self._vote(mine[0], self._random.choice(pods))
+
+    def _parts(self, uid: str) -> Iterator[tuple[str, float]]:
+        """Yield which part of the requests goes to a Service, in percent."""
+        rule = self._rules.get(uid)
+        others = 1 - self.beta if rule is not None else 1.0
+        for service, weight in self._taken.get(uid, {}).items():
+            yield service, weight * others
+        if rule is not None:
+            yield rule.service, 100 * self.beta
 
     def _note(self, route: Json) -> None:
         key = (route["metadata"]["uid"], route["metadata"]["generation"])

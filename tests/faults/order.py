@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from faults.proxy import Write
-from routes import weights_in
+from routes import cohort_in, weights_in
 
 Json = dict[str, Any]
 
@@ -29,8 +29,10 @@ def order_violations(writes: Iterable[Write], *, routes: Sequence[dict[str, int]
         if write.status >= 400 or not write.body:
             continue
         if "/httproutes" in write.path:
-            routes.append(weights_in(json.loads(write.body)))
+            body = json.loads(write.body)
+            routes.append(weights_in(body))
             yield from _unannounced(write, routes[-2], routes[-1], status)
+            yield from _unannounced_cohort(write, cohort_in(body), status)
         elif "/modeldeployments/" in write.path and write.path.endswith("/status"):
             status = json.loads(write.body).get("status", {})
             yield from _untrue(write, routes[-2:], status)
@@ -40,6 +42,17 @@ def _unannounced(write: Write, before: dict[str, int], now: dict[str, int], stat
     for revision, weight in now.items():
         if weight > before.get(revision, 0) and weight > _announced(revision, status):
             yield f"write {write.number} gives {revision} {weight} % before status says so"
+
+
+def _unannounced_cohort(write: Write, revision: str | None, status: Json) -> Iterator[str]:
+    """A rule that is written open is one of the step that status says."""
+    if revision is None:
+        return
+    rollout = status.get("rollout") or {}
+    step, steps = rollout.get("step", 0), rollout.get("steps", [])
+    is_test = 0 < step <= len(steps) and "abTest" in steps[step - 1]
+    if not is_test or _name(status, "candidate") != revision:
+        yield f"write {write.number} sends requests with a header to {revision}, and status is at no A/B test of it"
 
 
 def _announced(revision: str, status: Json) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from faults.crash import Run, compare
+from faults.order import order_violations
 from faults.proxy import Write
 from faults.verdicts import verdict_violations
 from luthier.deployment.build import WITHDRAWN_ANNOTATION
@@ -155,3 +156,31 @@ def test_a_share_that_its_ready_pods_do_not_carry_is_found():
         "weights {'r1': 100}, but 1 of 2 pods of r1 were ready",
         "weights {'r1': 90, 'r2': 10}, but 0 of 2 pods of r2 were ready",
     ]
+
+
+def with_header(service: str) -> tuple[str, Json]:
+    path, body = route(r1=100)
+    match = {"headers": [{"name": "x-cohort", "value": "beta"}]}
+    body["spec"]["rules"].append({"matches": [match], "backendRefs": [{"name": service}]})
+    return path, body
+
+
+def at_step(step: int) -> tuple[str, Json]:
+    rollout = {"steps": [{"abTest": {}}, {"setWeight": 50}], "step": step, "weight": 0}
+    sides = {"stable": {"name": "r1-abc"}, "candidate": {"name": "r2-abc"}}
+    return DEPLOYMENT, {"status": {**sides, "rollout": rollout}}
+
+
+@pytest.mark.parametrize(
+    ("writes", "is_found"),
+    [
+        ([at_step(1), with_header("support-r2-abc-1234")], False),
+        ([at_step(0), with_header("support-r2-abc-1234"), at_step(1)], True),
+        ([at_step(1), with_header("support-r3-abc-1234")], True),
+        ([at_step(2), with_header("support-r2-abc-1234")], True),
+        ([at_step(2), route(r1=100)], False),
+    ],
+)
+def test_a_header_counts_only_where_status_says_so_before(writes, is_found):
+    problems = list(order_violations(written(*writes), route={"r1": 100}, status={}))
+    assert ["status is at no A/B test of it" in problem for problem in problems] == [True] * is_found

@@ -230,6 +230,18 @@ def end_affinity(world: World) -> None:
         approve(world)
 
 
+def begin_with_test(world: World) -> None:
+    """Ask for a second model by a plan that tests it on requests with a header first."""
+    test = {"headers": [{"name": "x-cohort", "value": "beta"}], "expectedPercent": 25}
+    world.stage.change(rollout={"steps": [{"abTest": test}, {"setWeight": 50}, {"analysis": {}}]})
+    world.stage.successor()
+
+
+def begin_broken_with_test(world: World) -> None:
+    break_it(world)
+    begin_with_test(world)
+
+
 PROMOTED = rollout("deployment-promoted", "True/Promoted", {"r2": 100}, play=approve)
 ROLLED_BACK = rollout("deployment-rolled-back", "False/RolledBack", {"r1": 100}, begin=begin_broken)
 RETURNED: tuple[str, dict[str, int]] = ("False/RolledBack", {"r1": 100})
@@ -252,6 +264,8 @@ ROLLOUTS = [
         play=end_affinity,
         judged={25: 2 * MIN_SAMPLES},
     ),
+    rollout("deployment-ab-test", "True/Promoted", {"r2": 100}, begin=begin_with_test, judged={50: MIN_SAMPLES}),
+    rollout("deployment-ab-test-worse", *RETURNED, begin=begin_broken_with_test),
     rollout(
         "deployment-little-traffic",
         "True/Promoted",

@@ -48,6 +48,7 @@ def serving_state(world: World) -> Json:
         "rejected": status.get("rejected"),
         "weights": status.get("weights"),
         "route": world.stage.weights(),
+        "rules": [len(route["spec"]["rules"]) for route in world.stage.list("httproutes")],
         "history": [tuple(h[k] for k in HISTORY) for h in status.get("history", [])],
         "children": serving_children(world),
     }
