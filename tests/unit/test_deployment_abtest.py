@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from luthier.api.modeldeployment import MetricStatus
 from luthier.deployment.abtest import tell_difference
 from luthier.deployment.display import difference
 from luthier.headerrule import open_rule
+from luthier.status import format_time
 from servingworld import Behaviour, Killed, World
 
 BETA = (("x-cohort", "beta"),)
@@ -148,6 +150,23 @@ def test_a_candidate_without_ready_pods_loses_the_header_without_prometheus():
     world.prometheus_hangs = False
     world.set_ready("r2", True)
     assert world.run(30, until=lambda: is_open(world))
+
+
+def test_a_test_that_the_platform_interrupts_begins_again_and_no_weight_grows_for_it():
+    world = in_test()
+    name, pod = next((n, p) for n, p in world.pods.items() if "-r2-" in n)
+    now = format_time(world.now)
+    pod["status"] |= {"phase": "Failed", "reason": "Evicted", "startTime": now, "conditions": [{"type": "Ready"}]}
+    pod["status"]["conditions"][0]["status"] = "False"
+    world.tick()
+    assert not is_open(world)
+    assert world.condition("Ready") == "False/Interrupted"
+    assert "weightWrittenAt" in world.status["history"][0]
+    del world.pods[name]
+    world.now += timedelta(seconds=2)
+    world.add_pod(world.child("Deployment", "r2"), 9)
+    assert world.run(30, until=lambda: is_open(world))
+    assert (world.status["rollout"]["step"], world.weights()) == (1, {"r1": 100})
 
 
 def test_nobody_comes_by_a_header_unseen():
