@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import luthier_trainer
 from luthier_trainer.artifact import ArtifactManifest, digest_folder
 from luthier_trainer.errors import UserError
 from luthier_trainer.ingest import split_of
@@ -281,8 +283,89 @@ def test_the_report_counts_and_warns_and_quotes_no_row(tmp_path, prepare_config)
     report = json.loads(text)
     assert report["rows"]["read"] == 60
     assert sum(b["rows"] for b in report["tokens"]["histogram"]) == 60
-    assert {f["code"] for f in report["findings"]} == {"FewValidationRows", "FewTestRows", "LicenceNotDeclared"}
+    assert {f["code"] for f in report["findings"]} == {
+        "FewExamples", "FewValidationRows", "FewTestRows", "LicenceNotDeclared",
+    }  # fmt: skip
     assert "ticket" not in text
+
+
+def answered(*answers: str, question: str = "Where is order {n}?", **more: str) -> list[dict[str, Any]]:
+    return [{"prompt": question.format(n=n), "completion": a, **more} for n, a in enumerate(answers)]
+
+
+def test_the_report_is_as_its_schema_says(tmp_path, prepare_config):
+    jsonschema = pytest.importorskip("jsonschema")
+    rows = answered("Write to ada@example.org.", "In the post.", "In the post.", category="orders")
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", [*rows, rows[1]]), test_percent=20)
+    prepare(config)
+    report = json.loads((Path(config.data_dir) / "report.json").read_text())
+    schema = Path(luthier_trainer.__file__).with_name("report.schema.json").read_text()
+    jsonschema.validate(report, json.loads(schema))
+    assert report["rows"]["droppedFor"] == {"Duplicate": 1}
+    assert {"PersonalData", "ExactDuplicates"} <= {f["code"] for f in report["findings"]}
+
+
+def test_the_message_says_the_three_worst_findings(tmp_path, prepare_config):
+    rows = [*answered(*["Write to ada@example.org."] * 3), *answered("I'm sorry, but I can't help with that.")]
+    result = prepare(prepare_config(write_jsonl(tmp_path / "a.jsonl", rows)))
+    codes = [text.split(":")[0] for text in result.details["findings"]]
+    assert codes == ["PersonalData", "ConflictingAnswers", "Refusals"]
+    assert all(text in result.message for text in result.details["findings"])
+    assert "ada" not in result.message
+
+
+def test_a_check_that_refuses_leaves_its_findings_and_no_data(tmp_path, prepare_config):
+    key = "AKIA" + "IOSFODNN7EXAMPLE"
+    config = prepare_config(write_jsonl(tmp_path / "a.jsonl", answered("ok", f"The key is {key}")))
+    with pytest.raises(UserError, match=r"Secrets: 1 row \(50\.0 %\) .* at pvc://data/a\.jsonl:2") as error:
+        prepare(config)
+    assert (error.value.reason, error.value.field) == ("DataRefused", "dataset.checks.secrets")
+    left = (Path(config.data_dir) / "refused.json").read_text()
+    assert json.loads(left)["findings"][0]["examples"][0]["line"] == 2
+    assert key not in left + error.value.message
+    assert complete_details(Path(config.data_dir)) is None
+
+
+def test_redacted_rows_are_redacted_wherever_they_go(tmp_path, prepare_config):
+    rows = answered(*["Write to ada@example.org."] * 40)
+    config = prepare_config(
+        write_jsonl(tmp_path / "a.jsonl", rows), test_percent=50, checks={"personal_data": "Redact"}
+    )
+    assert prepare(config).details["test"] > 0
+    left = "".join(p.read_text(errors="replace") for p in Path(config.data_dir).iterdir())
+    assert "[EMAIL_1]" in left
+    assert "ada" not in left
+
+
+def test_leaking_rows_are_taken_out_of_training(tmp_path, prepare_config):
+    rows = [*answered(*["Soon."] * 60), *answered(*["Soon."] * 60, question="WHERE  is order {n}?")]
+    source = write_jsonl(tmp_path / "a.jsonl", [{**r, "prompt": r["prompt"] + " I wait for it."} for r in rows])
+    config = prepare_config(source, test_percent=40, render="Chat", checks={"leakage": "Drop"})
+    details = prepare(config).details
+    dropped = read_jsonl(Path(config.data_dir) / "dropped.jsonl")
+    assert {d["reason"] for d in dropped} == {"Leakage"}
+    assert details["train"] + details["test"] + len(dropped) == 120
+    assert details["findings"][0].startswith("Leakage: ")
+
+
+def test_invalid_rows_may_be_left_out_up_to_a_share(tmp_path, prepare_config):
+    source = write_jsonl(tmp_path / "a.jsonl", ticket_rows(40))
+    with source.open("a") as file:
+        file.write("broken\n")
+    config = prepare_config(source, checks={"invalid_rows": "Drop"})
+    details = prepare(config).details
+    assert (details["rows"], details["train"]) == (41, 40)
+    (dropped,) = read_jsonl(Path(config.data_dir) / "dropped.jsonl")
+    assert (dropped["line"], dropped["reason"]) == (41, "Invalid")
+    with pytest.raises(UserError, match=r"1 row \(2\.4 %\) could not be read .* allowed are 2 %") as error:
+        prepare(config.model_copy(update={"max_dropped_percent": 2}))
+    assert error.value.field == "dataset.checks.maxDroppedPercent"
+
+
+def test_a_set_of_which_nothing_is_left_is_refused(tmp_path, prepare_config):
+    source = write_jsonl(tmp_path / "a.jsonl", answered("I'm sorry, but I can't help with that."))
+    with pytest.raises(UserError, match=r"none of 1 row is left; .* Refusals: 1"):
+        prepare(prepare_config(source, checks={"refusals": "Drop"}))
 
 
 def write_artifact(folder, config, details) -> ArtifactManifest:

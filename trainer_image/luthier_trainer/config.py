@@ -37,6 +37,42 @@ class Source(_Model):
     format: Literal["Auto", "Messages", "Completion"] = "Auto"
 
 
+Check = Literal["Off", "Warn", "Fail"]
+RowCheck = Literal["Off", "Warn", "Drop", "Fail"]
+PrivacyCheck = Literal["Off", "Warn", "Redact", "Drop", "Fail"]
+
+
+class RequiredCategory(_Model):
+    """A category that has to be there."""
+
+    name: str
+    min_rows: int = 1
+
+
+class CategoriesConfig(_Model):
+    """What is asked of the categories that rows name."""
+
+    required: tuple[RequiredCategory, ...] = ()
+    max_percent: int = 80
+
+
+class ChecksConfig(_Model):
+    """What is looked for in rows, and what happens to those where it is found."""
+
+    invalid_rows: Literal["Drop", "Fail"] = "Fail"
+    secrets: PrivacyCheck = "Fail"
+    personal_data: PrivacyCheck = "Warn"
+    empty_prompts: RowCheck = "Warn"
+    min_answer_characters: int = 1
+    boilerplate: RowCheck = "Warn"
+    refusals: RowCheck = "Warn"
+    format_consistency: Check = "Warn"
+    conflicting_answers: Check = "Warn"
+    leakage: RowCheck = "Warn"
+    length_outliers: Check = "Warn"
+    categories: CategoriesConfig | None = None
+
+
 class PrepareConfig(_Model):
     """Input of `prepare`."""
 
@@ -53,6 +89,7 @@ class PrepareConfig(_Model):
     too_long: Literal["Drop", "Fail"] = "Drop"
     max_dropped_percent: int = 5
     exact_duplicates: Literal["Drop", "Fail"] = "Drop"
+    checks: ChecksConfig = ChecksConfig()
     max_length: int | None = None
     data_dir: str
     """Where shards, report.json, test.jsonl go; complete or absent (marker written last)."""
@@ -150,6 +187,8 @@ class PrepareDetails(_Model):
     too_long: int
     train_tokens: int
     max_length: int
+    findings: tuple[str, ...] = ()
+    """The worst three in words; report.json has all."""
     reused: ArtifactDetails | None = None
     """A complete artifact of exactly these inputs that already stood in `artifact_dir` or beside it."""
 

@@ -15,7 +15,7 @@ Action = Literal["Kept", "Dropped", "Redacted", "Truncated", "Refused"]
 
 MAX_EXAMPLES = 5
 _EXCERPT_CHARACTERS = 120
-_MASK = "█"
+MASK = "█"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,24 @@ def excerpt(text: str, spans: Sequence[tuple[int, int]] = ()) -> str:
     """Return the start of a text, or what surrounds the first span, with every span (start, end) masked."""
     masked = list(text)
     for start, end in spans:
-        masked[start:end] = _MASK * (end - start)
+        masked[start:end] = MASK * (end - start)
     first = max(0, min((start for start, _ in spans), default=0) - _EXCERPT_CHARACTERS // 3)
     cut = "".join(masked)[first : first + _EXCERPT_CHARACTERS]
     before, after = ("…" if first else ""), ("…" if first + _EXCERPT_CHARACTERS < len(text) else "")
     return before + " ".join(cut.split()) + after
+
+
+_LEVELS: tuple[Level, ...] = ("Error", "Warning", "Info")
+_WHOLE_SET_WEIGHT = 0.05
+"""What is about the whole set stands between what concerns many rows and what concerns a few."""
+
+
+def worst_first(findings: Sequence[Finding]) -> list[Finding]:
+    """Return findings in the order in which a person should read them."""
+    return sorted(findings, key=lambda f: (_LEVELS.index(f.level), -(f.share or _WHOLE_SET_WEIGHT), f.code))
+
+
+def about_the_set(*, code: str, message: str, hint: str, level: Level = "Warning") -> Finding:
+    """Return a finding that concerns no rows in particular."""
+    action: Action = "Refused" if level == "Error" else "Kept"
+    return Finding(code=code, level=level, action=action, rows=0, share=0.0, message=message, hint=hint)

@@ -17,17 +17,22 @@ from typing import cast
 from luthier_trainer import base_model
 from luthier_trainer.artifact import sha256_file
 from luthier_trainer.base_model import BaseModel
+from luthier_trainer.checks.catalogue import CATALOGUE
 from luthier_trainer.config import PrepareConfig, PrepareDetails, StepResult
-from luthier_trainer.data_report import build_report
+from luthier_trainer.data_report import build_report, set_findings
 from luthier_trainer.errors import UserError, writing_to
 from luthier_trainer.files import canonical_json, dump_json, read_json, sync, write_atomic
+from luthier_trainer.findings import worst_first
 from luthier_trainer.ingest import PROBES, Ingested, ingest
 from luthier_trainer.published import find_equal
 from luthier_trainer.rows import Row, read_rows, source_digests
-from luthier_trainer.shards import Spool
+from luthier_trainer.shards import Split, Spool
 from luthier_trainer.template import Renderer, Tokenizer, stop_token_ids
 
 COMPLETE = "COMPLETE"
+REFUSED = "refused.json"
+SHOWN_FINDINGS = 3
+_FINDING_CHARACTERS = 200
 _FORMAT_VERSION = 2
 """Part of the input digest: raise it when the same inputs would give other shards."""
 _SHARDS = ("train.safetensors", "validation.safetensors", "test.jsonl")
@@ -59,8 +64,13 @@ def prepare(config: PrepareConfig) -> StepResult:
     return StepResult(
         outcome="Succeeded",
         reason="Reused" if reused else "Prepared",
-        message=f"{details.train} rows to train on, {details.validation} to validate, {details.test} held out; "
-        f"{details.duplicates} duplicates and {details.too_long} too long rows dropped",
+        message="; ".join(
+            [
+                f"{details.train} rows to train on, {details.validation} to validate, {details.test} held out",
+                f"{details.duplicates} duplicates and {details.too_long} too long rows dropped",
+                *details.findings,
+            ]
+        ),
         details=details.model_dump(mode="json"),
     )
 
@@ -70,7 +80,7 @@ def _inputs_digest(config: PrepareConfig, base: BaseModel) -> str:
     shape = config.model_dump(
         include={
             "render", "validation_percent", "test_percent", "split_seed", "min_examples", "too_long",
-            "max_dropped_percent", "exact_duplicates", "max_length",
+            "max_dropped_percent", "exact_duplicates", "max_length", "checks",
         }
     )  # fmt: skip
     sources = [[source.format, *source_digests(source)] for source in config.sources]
@@ -99,6 +109,7 @@ def _build(config: PrepareConfig, base: BaseModel, inputs: str) -> PrepareDetail
         renderer = Renderer(tokenizer, eos_ids=eos_ids, render=config.render or _render_of_data(config))
         with Spool(data_dir / ".spool") as spool:
             ingested = ingest(config, renderer, spool, spool.folder / "test")
+            refuse_errors(data_dir, ingested)
             max_length = _max_length(config, ingested, base)
             _drop_too_long(config, ingested, max_length)
             details = _write(config, base, ingested, renderer, max_length)
@@ -110,6 +121,19 @@ def _build(config: PrepareConfig, base: BaseModel, inputs: str) -> PrepareDetail
         sync(data_dir)
         write_atomic(data_dir / COMPLETE, dump_json(marker))
     return details
+
+
+def refuse_errors(data_dir: Path, ingested: Ingested) -> None:
+    """Stop where a check refuses; what it found is left for people in refused.json, and that is no prepared data."""
+    errors = [finding for finding in worst_first(ingested.findings) if finding.level == "Error"]
+    if not errors:
+        return
+    report = {"findings": [finding.to_json() for finding in worst_first(ingested.findings)]}
+    write_atomic(data_dir / REFUSED, dump_json(report))
+    worst = errors[0]
+    field = CATALOGUE[worst.code].field if worst.code in CATALOGUE else "dataset.checks.categories"
+    said = "; ".join(f"{finding.code}: {finding.message}" for finding in errors[:SHOWN_FINDINGS])
+    raise UserError("DataRefused", f"{said}. {worst.hint}; {REFUSED} beside the data lists rows", field=field)
 
 
 def _clear(data_dir: Path) -> None:
@@ -188,7 +212,8 @@ def _write(
     config: PrepareConfig, base: BaseModel, ingested: Ingested, renderer: Renderer, max_length: int
 ) -> PrepareDetails:
     data_dir = Path(config.data_dir)
-    rows = {split: ingested.rows_of(split, max_length=max_length) for split in ("train", "validation", "test")}
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    rows = {split: ingested.rows_of(split, max_length=max_length) for split in splits}
     if len(rows["train"]) < config.min_examples:
         raise UserError(
             "TooFewExamples",
@@ -200,6 +225,12 @@ def _write(
     ingested.spool.write_shard(data_dir / "validation.safetensors", rows["validation"])
     _write_held_out(data_dir, ingested, set(rows["test"]))
     _write_probes(data_dir / "probes.json", ingested, renderer)
+    findings = worst_first(
+        [
+            *ingested.findings,
+            *set_findings(config, base, ingested, renderer, rows={name: len(rows[name]) for name in rows}),
+        ]
+    )
     details = PrepareDetails(
         dataset_digest=_dataset_digest(data_dir, max_length, renderer.render),
         base_digest=base.digest,
@@ -207,13 +238,13 @@ def _write(
         train=len(rows["train"]),
         validation=len(rows["validation"]),
         test=len(rows["test"]),
-        duplicates=sum(d["reason"] == "Duplicate" for d in ingested.dropped),
+        duplicates=ingested.duplicates.rows,
         too_long=sum(d["reason"] == "TooLong" for d in ingested.dropped),
         train_tokens=sum(ingested.spool.lengths[row] for row in rows["train"]),
         max_length=max_length,
+        findings=tuple(f"{f.code}: {f.message}"[:_FINDING_CHARACTERS] for f in findings[:SHOWN_FINDINGS]),
     )
-    report = build_report(config, base, details, renderer, kinds=ingested.kinds, lengths=ingested.spool.lengths,
-                          learned_tokens=ingested.learned_tokens)  # fmt: skip
+    report = build_report(config, base, details, renderer, ingested=ingested, findings=findings)
     write_atomic(data_dir / "report.json", dump_json(report))
     with (data_dir / "dropped.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in ingested.dropped)

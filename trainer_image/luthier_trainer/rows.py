@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -47,6 +47,26 @@ class Row:
     messages: tuple[Message, ...] = ()
     prompt: str = ""
     completion: str = ""
+    category: str | None = None
+
+    def with_texts(self, change: Callable[[str], str]) -> Row:
+        """Return the row with each of its texts changed, in the order in which a model sees them."""
+        return replace(
+            self,
+            messages=tuple({**message, "content": change(message["content"])} for message in self.messages),
+            prompt=change(self.prompt),
+            completion=change(self.completion),
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text of the row that a model sees."""
+        return [message["content"] for message in self.conversation]
+
+    @property
+    def answers(self) -> list[str]:
+        """What the row teaches."""
+        return [message["content"] for message in self.conversation if message["role"] == "assistant"]
 
     @property
     def conversation(self) -> list[Message]:
@@ -75,9 +95,12 @@ class Row:
 class RowError(Exception):
     """One row is wrong; the text says what is allowed."""
 
-    def __init__(self, place: Place, problem: str) -> None:
+    def __init__(self, place: Place, problem: str, *, ends_file: bool = False) -> None:
         super().__init__(f"{place}: {problem}")
         self.place = place
+        self.problem = problem
+        self.ends_file = ends_file
+        """The rest of the file could not be read, so leaving out this row is not enough."""
 
 
 def _reading(source: Source) -> AbstractContextManager[None]:
@@ -145,7 +168,10 @@ def _read_lines(file: IO[bytes], name: str) -> Iterator[tuple[Place, bytes | Row
             place = Place(file=name, line=number)
             if len(line) > MAX_LINE_BYTES:
                 # The rest of the file is not read: without line ends it is no JSONL.
-                yield place, RowError(place, f"line is longer than {MAX_LINE_BYTES >> 20} MiB; split the row")
+                yield (
+                    place,
+                    RowError(place, f"line is longer than {MAX_LINE_BYTES >> 20} MiB; split the row", ends_file=True),
+                )
                 return
             yield place, line
 
@@ -162,12 +188,13 @@ def parse_row(line: bytes, place: Place, source_format: str) -> Row:
     if unrendered := sorted(_UNRENDERED_KEYS & set(value)):
         raise RowError(place, f"the row has {', '.join(unrendered)}, which is not rendered yet; remove it from the row")
     kind = _kind_of(value, place, source_format)
+    category = named if isinstance(named := value.get("category"), str) else None
     if kind == "Messages":
-        return Row(place=place, kind="Messages", messages=_messages(value["messages"], place))
+        return Row(place=place, kind="Messages", messages=_messages(value["messages"], place), category=category)
     prompt, completion = (_text(value.get(key), place, key) for key in ("prompt", "completion"))
     if not completion.strip():
         raise RowError(place, "completion is empty; every row needs an answer to learn")
-    return Row(place=place, kind="Completion", prompt=prompt, completion=completion)
+    return Row(place=place, kind="Completion", prompt=prompt, completion=completion, category=category)
 
 
 def _parse_json(line: bytes, place: Place) -> Any:

@@ -38,6 +38,7 @@ class StepReason(Documented):
     SOURCE_REFUSED = "SourceRefused", "A source is no regular file, or a link that leads out of it."
     DATASET_EMPTY = "DatasetEmpty", "The sources have no rows, or none is left to train on."
     INVALID_ROWS = "InvalidRows", "Rows are wrong; the message names file and line of the first ones."
+    DATA_REFUSED = "DataRefused", "A check of dataset.checks refuses the data; the message has numbers and a way out."
     TOO_FEW_EXAMPLES = "TooFewExamples", "Fewer training rows are left than dataset.checks.minExamples."
     ROWS_TOO_LONG = "RowsTooLong", "Rows are longer than training.maxLength and checks.tooLong is Fail."
     TOO_MANY_ROWS_TOO_LONG = "TooManyRowsTooLong", "More rows are too long than checks.maxDroppedPercent allows."
