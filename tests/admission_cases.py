@@ -77,6 +77,17 @@ REFUSED = (
     refuse(
         "learning rate of zero", make_finetunejob(training={"learningRate": "0.0"}), "learningRate", "between 0 and 1"
     ),
+    refuse(
+        "a check that redacts where nothing can be redacted",
+        make_finetunejob(dataset={"checks": {"refusals": "Redact"}}),
+        "spec.dataset.checks.refusals",
+    ),
+    refuse(
+        "a category required twice",
+        make_finetunejob(dataset={"checks": {"categories": {"required": [{"name": "a"}, {"name": "a"}]}}}),
+        "required",
+        "uplicate",
+    ),
     refuse("learning rate of one", make_finetunejob(training={"learningRate": "1"}), "learningRate", "between 0 and 1"),
     refuse("gradients clipped to nothing", make_finetunejob(training={"maxGradNorm": "0"}), "spec.training", "above 0"),
     refuse(

@@ -37,6 +37,7 @@ PREPARE_DETAILS = {
     "too_long": 0,
     "train_tokens": 16000,
     "max_length": 256,
+    "findings": ["PersonalData: 3 rows (2.5 %) hold e-mail addresses"],
 }
 MODEL_DIGEST = "sha256:" + "a" * 64
 

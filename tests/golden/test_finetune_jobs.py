@@ -1,10 +1,11 @@
 """The Jobs of a FineTuneJob, whole: read the diff of the YAML files."""
 
 from factories import make_finetunejob
-from luthier.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier.api.finetunejob import DataChecks, FineTuneJobSpec, FineTuneJobStatus
 from luthier.finetune.build import build_prepare_job, build_train_job, find_places
 from luthier.report import build_report_job
 from luthier.settings import Settings
+from luthier_trainer.config import CONFIG_ENV, PrepareConfig
 
 SETTINGS = Settings(_env_file=None)
 STATUS = FineTuneJobStatus.model_validate(
@@ -73,3 +74,20 @@ def test_names_fit_in_a_pods_host_name():
     assert len(job["metadata"]["name"] + "-0") <= 63
     report = report_job(obj, "train-128")
     assert len(report["metadata"]["name"]) <= 63
+
+
+def test_every_check_that_a_user_sets_reaches_the_data_step():
+    checks = {
+        "minExamples": 7, "tooLong": "Fail", "maxDroppedPercent": 9, "exactDuplicates": "Fail", "invalidRows": "Drop",
+        "secrets": "Redact", "personalData": "Drop", "emptyPrompts": "Fail", "minAnswerCharacters": 3,
+        "boilerplate": "Drop", "refusals": "Off", "formatConsistency": "Fail", "conflictingAnswers": "Off",
+        "leakage": "Drop", "lengthOutliers": "Fail",
+        "categories": {"required": [{"name": "billing", "minRows": 5}], "maxPercent": 60},
+    }  # fmt: skip
+    obj = make_finetunejob(dataset={"sources": [{"uri": "pvc://data/a.jsonl"}], "checks": checks})
+    assert {f.alias for f in DataChecks.model_fields.values()} == set(checks), "a check that this test does not know"
+    container = build_prepare_job(obj, spec(obj), SETTINGS, number=1)["spec"]["template"]["spec"]["containers"][0]
+    config = PrepareConfig.model_validate_json(next(e["value"] for e in container["env"] if e["name"] == CONFIG_ENV))
+    outer = {"min_examples", "too_long", "max_dropped_percent", "exact_duplicates"}
+    told = config.model_dump(include=outer) | config.checks.model_dump()
+    assert DataChecks.model_validate(told).model_dump(by_alias=True) == checks

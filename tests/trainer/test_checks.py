@@ -82,7 +82,7 @@ def test_a_check_that_fails_makes_an_error_of_its_finding(code):
 def test_a_row_may_be_dropped_with_its_reason(code):
     screened = Collector(ChecksConfig(**{**ALONE, SETTINGS[code]: "Drop"})).screen(CASES[code][0])
     assert isinstance(screened, Drop)
-    assert (screened.reason, bool(screened.detail)) == (code, True)
+    assert (screened.code, bool(screened.detail)) == (code, True)
 
 
 def test_clean_rows_have_no_findings():

@@ -663,6 +663,7 @@ def test_what_prepare_found_is_in_status():
     status = decide_row(ROWS["the data is prepared: status first, at once again, no child yet"]).status
     run = f"pvc://work/luthier/tickets-{OBJ['metadata']['uid'][:8]}"
     assert status["dataset"]["train"] == 96
+    assert status["dataset"]["findings"] == PREPARE_DETAILS["findings"]
     assert status["dataset"]["testUri"] == f"{run}/data/test.jsonl"
     assert status["dataset"]["reportUri"] == f"{run}/data/report.json"
     assert status["lineage"]["baseModelDigest"] == PREPARE_DETAILS["base_digest"]

@@ -92,7 +92,7 @@ def _conclude(reading: _Pass) -> None:
     concluded = reading.checks.conclude(splits=result.splits, places=result.places, rows_read=result.rows)
     for number, drop in concluded.drops.items():
         result.gone.add(number)
-        result.drop(result.places[number], drop.reason, drop.detail)
+        result.drop(result.places[number], drop.code, drop.detail)
     result.findings += concluded.findings
     result.categories = concluded.categories
 
@@ -152,7 +152,7 @@ class _Pass:
             )
         screened = self.checks.screen(row)
         if isinstance(screened, Drop):
-            result.drop(row.place, screened.reason, screened.detail)
+            result.drop(row.place, screened.code, screened.detail)
             return
         row = screened
         content = hashlib.blake2b(canonical_json(row.content(render)), digest_size=16).digest()

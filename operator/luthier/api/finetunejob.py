@@ -77,8 +77,40 @@ class Splits(KubeModel):
     seed: Annotated[int, Field(default=0, ge=0, le=2_147_483_647, description="Key of the hash.")]
 
 
+class RequiredCategory(KubeModel):
+    """A category that the data must have."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, description="As rows name it.")]
+    min_rows: Annotated[int, Field(default=1, ge=1, le=1_000_000, description="Fewer rows than this are refused.")]
+
+
+class Categories(KubeModel):
+    """What is asked of the categories that rows name under the key `category`."""
+
+    required: Annotated[
+        list[RequiredCategory],
+        Field(
+            default_factory=list,
+            max_length=64,
+            description="Categories that must be there; too few rows of one are refused.",
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    max_percent: Annotated[
+        int, Field(default=80, ge=1, le=100, description="A larger share of one category is warned of.")
+    ]
+
+
+_CHECK = "Off, Warn (a finding), Fail (the run ends)."
+_ROW_CHECK = "Off, Warn (a finding), Drop (the row goes), Fail (the run ends)."
+_PRIVACY_CHECK = "Off, Warn, Redact (a placeholder, the same for one value within a row), Drop, Fail."
+Check = Literal["Off", "Warn", "Fail"]
+RowCheck = Literal["Off", "Warn", "Drop", "Fail"]
+PrivacyCheck = Literal["Off", "Warn", "Redact", "Drop", "Fail"]
+
+
 class DataChecks(KubeModel):
-    """What prepare does with rows that are wrong."""
+    """What prepare looks for in rows, and does with those where it is found (docs/data.md)."""
 
     min_examples: Annotated[
         int, Field(default=50, ge=1, le=1_000_000, description="Fewer training rows than this are refused.")
@@ -88,10 +120,47 @@ class DataChecks(KubeModel):
         Field(default="Drop", description="What happens to rows over training.maxLength tokens."),
     ]
     max_dropped_percent: Annotated[
-        int, Field(default=5, ge=0, le=100, description="More too long rows than this share are an error.")
+        int, Field(default=5, ge=0, le=100, description="More too long, or more invalid rows, are an error.")
     ]
     exact_duplicates: Annotated[
         Literal["Drop", "Fail"], Field(default="Drop", description="What happens to rows that stand there twice.")
+    ]
+    invalid_rows: Annotated[
+        Literal["Drop", "Fail"],
+        Field(default="Fail", description="Lines that are no example; dropped ones count for maxDroppedPercent."),
+    ]
+    secrets: Annotated[
+        PrivacyCheck, Field(default="Fail", description=f"Access keys and payment card numbers: {_PRIVACY_CHECK}")
+    ]
+    personal_data: Annotated[
+        PrivacyCheck, Field(default="Warn", description=f"E-mail addresses, phone numbers, IBANs: {_PRIVACY_CHECK}")
+    ]
+    empty_prompts: Annotated[
+        RowCheck, Field(default="Warn", description=f"Answers with nothing before them: {_ROW_CHECK}")
+    ]
+    min_answer_characters: Annotated[
+        int, Field(default=1, ge=1, le=10_000, description="Rows with a shorter answer are dropped.")
+    ]
+    boilerplate: Annotated[
+        RowCheck, Field(default="Warn", description=f'Answers like "As an AI language model": {_ROW_CHECK}')
+    ]
+    refusals: Annotated[
+        RowCheck, Field(default="Warn", description=f'Answers like "I cannot help with that": {_ROW_CHECK}')
+    ]
+    format_consistency: Annotated[
+        Check, Field(default="Warn", description=f"Answers that are JSON only sometimes, or broken JSON: {_CHECK}")
+    ]
+    conflicting_answers: Annotated[
+        Check, Field(default="Warn", description=f"One question with different answers: {_CHECK}")
+    ]
+    leakage: Annotated[
+        RowCheck, Field(default="Warn", description=f"Training rows that repeat held-out ones: {_ROW_CHECK}")
+    ]
+    length_outliers: Annotated[
+        Check, Field(default="Warn", description=f"Answers ten times longer than usual: {_CHECK}")
+    ]
+    categories: Annotated[
+        Categories | None, Field(default=None, description="Needed categories, and the largest share of one.")
     ]
 
 
@@ -342,6 +411,10 @@ class DatasetStatus(KubeModel):
     too_long: Annotated[int, Field(default=0, description="Rows dropped as too long.")]
     train_tokens: Annotated[int, Field(default=0, description="Tokens in one epoch.")]
     max_length: Annotated[int, Field(default=0, description="Longest row allowed, in tokens.")]
+    findings: Annotated[
+        list[Annotated[str, Field(max_length=256)]],
+        Field(default_factory=list, max_length=3, description="The worst three; report.json has all."),
+    ]
     report_uri: Annotated[MadeUri | None, Field(default=None, description="report.json.")]
     test_uri: Annotated[MadeUri | None, Field(default=None, description="The held-out rows.")]
 

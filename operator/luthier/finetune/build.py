@@ -22,6 +22,7 @@ from luthier.volumes import Location, claim_mounts, claim_volumes, locate, scrat
 from luthier_trainer.config import (
     CONFIG_ENV,
     PROGRESS_PORT,
+    ChecksConfig,
     DeepSpeedConfig,
     PrepareConfig,
     Source,
@@ -114,6 +115,7 @@ def build_prepare_job(job: Json, spec: FineTuneJobSpec, settings: Settings, *, n
         too_long=checks.too_long,
         max_dropped_percent=checks.max_dropped_percent,
         exact_duplicates=checks.exact_duplicates,
+        checks=ChecksConfig.model_validate(checks.model_dump(include=set(ChecksConfig.model_fields))),
         max_length=spec.training.max_length,
         data_dir=places.data.container_path,
         artifact_dir=places.artifact.container_path,

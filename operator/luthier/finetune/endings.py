@@ -58,6 +58,7 @@ def _prepared(run: Run, ending: Ending) -> Plan:
         too_long=details.too_long,
         train_tokens=details.train_tokens,
         max_length=details.max_length,
+        findings=[finding[:256] for finding in details.findings[:3]],
         report_uri=places.data.child("report.json").uri,
         test_uri=places.data.child("test.jsonl").uri,
     )

@@ -32,7 +32,7 @@ _FORM_CODES = {"Json": ord("J"), "Broken": ord("B"), "Text": ord("T")}
 class Drop:
     """A row that does not go on, and why."""
 
-    reason: str
+    code: str
     detail: str
 
 
@@ -77,7 +77,7 @@ class Collector:
             kinds = sorted({h.kind for _, hits in own for h in hits if (h.kind in SECRET_KINDS) == secret})
             self._tallies[code].add(row.place, _shown(text, hits, secret=secret))
             if mode == "Drop":
-                return Drop(reason=code, detail=f"holds {', '.join(kinds)}")
+                return Drop(code=code, detail=f"holds {', '.join(kinds)}")
             if mode == "Redact":
                 redacted.update(kinds)
         return _redacted(row, redacted) if redacted else row
@@ -96,7 +96,7 @@ class Collector:
                 continue
             self._tallies[code].add(row.place, shown)
             if mode == "Drop":
-                return Drop(reason=code, detail=CATALOGUE[code].what)
+                return Drop(code=code, detail=CATALOGUE[code].what)
         return row
 
     def keep(self, row: Row) -> None:
@@ -130,7 +130,7 @@ class Collector:
             findings += category_findings(config.categories, counts, kept=len(splits))
         drops = {}
         if config.leakage == "Drop":
-            drops = {row: Drop(reason="Leakage", detail=CATALOGUE["Leakage"].what) for row in leaking}
+            drops = {row: Drop(code="Leakage", detail=CATALOGUE["Leakage"].what) for row in leaking}
         return Conclusion(findings=findings, drops=drops, categories={k or "": dict(c) for k, c in counts.items()})
 
     def _mode(self, code: str) -> str:
