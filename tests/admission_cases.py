@@ -83,6 +83,12 @@ REFUSED = (
         "spec.dataset.checks.refusals",
     ),
     refuse(
+        "a field that no format has",
+        make_finetunejob(dataset={"sources": [{"uri": "pvc://data/a.csv", "fields": {"question": "q"}}]}),
+        "fields.question",
+        strict=True,
+    ),
+    refuse(
         "a category required twice",
         make_finetunejob(dataset={"checks": {"categories": {"required": [{"name": "a"}, {"name": "a"}]}}}),
         "required",

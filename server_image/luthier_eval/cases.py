@@ -11,7 +11,8 @@ from luthier_eval.config import SideConfig, SuiteConfig
 from luthier_trainer.config import Source
 from luthier_trainer.errors import UserError
 from luthier_trainer.files import canonical_json
-from luthier_trainer.rows import Message, Row, RowError, read_rows
+from luthier_trainer.records import RowError
+from luthier_trainer.rows import Message, Row, read_rows
 
 _SHOWN_ERRORS = 5
 

@@ -91,3 +91,12 @@ def test_every_check_that_a_user_sets_reaches_the_data_step():
     outer = {"min_examples", "too_long", "max_dropped_percent", "exact_duplicates"}
     told = config.model_dump(include=outer) | config.checks.model_dump()
     assert DataChecks.model_validate(told).model_dump(by_alias=True) == checks
+
+
+def test_a_sources_format_and_fields_reach_the_data_step():
+    fields = {"prompt": "question", "completion": "reply", "category": "topic"}
+    source = {"uri": "pvc://data/a.csv.gz", "format": "Completion", "fields": fields}
+    obj = make_finetunejob(dataset={"sources": [source]})
+    container = build_prepare_job(obj, spec(obj), SETTINGS, number=1)["spec"]["template"]["spec"]["containers"][0]
+    config = PrepareConfig.model_validate_json(next(e["value"] for e in container["env"] if e["name"] == CONFIG_ENV))
+    assert (config.sources[0].format, config.sources[0].fields) == ("Completion", fields)

@@ -9,7 +9,8 @@ import pytest
 from luthier_trainer.checks.collector import Collector, Conclusion, Drop
 from luthier_trainer.config import CategoriesConfig, ChecksConfig, RequiredCategory
 from luthier_trainer.findings import worst_first
-from luthier_trainer.rows import Place, Row
+from luthier_trainer.records import Place
+from luthier_trainer.rows import Row
 
 QUESTION = "How do I reset the password of my router?"
 

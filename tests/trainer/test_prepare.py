@@ -284,7 +284,7 @@ def test_the_report_counts_and_warns_and_quotes_no_row(tmp_path, prepare_config)
     assert report["rows"]["read"] == 60
     assert sum(b["rows"] for b in report["tokens"]["histogram"]) == 60
     assert {f["code"] for f in report["findings"]} == {
-        "FewExamples", "FewValidationRows", "FewTestRows", "LicenceNotDeclared",
+        "FewExamples", "FewValidationRows", "FewTestRows", "LicenceNotDeclared", "FormatsSeen",
     }  # fmt: skip
     assert "ticket" not in text
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from luthier_trainer.errors import UserError
-from luthier_trainer.rows import Place, Row, RowError
+from luthier_trainer.records import Place, RowError
+from luthier_trainer.rows import Row
 from luthier_trainer.template import IGNORED, Renderer, stop_token_ids
 
 PLACE = Place(file="pvc://d/a.jsonl", line=3)

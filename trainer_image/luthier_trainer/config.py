@@ -30,11 +30,13 @@ class _Model(BaseModel):
 
 
 class Source(_Model):
-    """One data source. `path` is a .jsonl file or a folder of them; `uri` is what errors call it."""
+    """One data source. `path` is a file or a folder of them; `uri` is what errors call it."""
 
     path: str
     uri: str
-    format: Literal["Auto", "Messages", "Completion"] = "Auto"
+    format: Literal["Auto", "Messages", "Completion", "Instruction", "Preference"] = "Auto"
+    fields: dict[str, str] = {}
+    """Our key → the rows' key."""
 
 
 Check = Literal["Off", "Warn", "Fail"]

@@ -39,7 +39,7 @@ def build_report(
         "chatTemplateSha256": renderer.template_sha256,
         "rows": {
             "read": details.rows,
-            "byFormat": dict(ingested.kinds),
+            "byFormat": dict(ingested.formats),
             "byCategory": ingested.categories,
             "droppedFor": dict(Counter(entry["reason"] for entry in ingested.dropped)),
             "duplicates": details.duplicates,
@@ -120,6 +120,21 @@ def set_findings(
                 hint="nothing has to be done; many of them may come from an export that ran twice",
             )
         )  # fmt: skip
+    if pairs := ingested.formats["Preference"]:
+        findings.append(
+            about_the_set(
+                code="RejectedUnused", level="Info",
+                message=f"of {pairs} preference pairs only the chosen answer is learned",
+                hint="nothing has to be done; method SFT has no use for the rejected ones",
+            )
+        )  # fmt: skip
+    seen = ", ".join(f"{count} as {name}" for name, count in ingested.formats.most_common())
+    findings.append(
+        about_the_set(
+            code="FormatsSeen", level="Info", message=f"rows were read {seen}",
+            hint="set the source's format when that is not what you meant",
+        )
+    )  # fmt: skip
     if too_long:
         findings.append(
             Finding(

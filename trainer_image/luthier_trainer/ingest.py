@@ -20,7 +20,8 @@ from luthier_trainer.config import PrepareConfig
 from luthier_trainer.errors import UserError
 from luthier_trainer.files import canonical_json
 from luthier_trainer.findings import Finding
-from luthier_trainer.rows import Message, Place, Row, RowError, read_rows
+from luthier_trainer.records import Place, RowError
+from luthier_trainer.rows import Message, Row, read_rows
 from luthier_trainer.shards import Split, Spool
 from luthier_trainer.template import IGNORED, Renderer
 
@@ -38,7 +39,7 @@ class Ingested:
     places: list[Place] = field(default_factory=list)
     probes: list[tuple[bytes, list[Message]]] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
-    kinds: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     categories: dict[str, dict[str, int]] = field(default_factory=dict)
     duplicates: Tally = field(default_factory=Tally)
@@ -164,7 +165,7 @@ class _Pass:
         result.spool.add(tokens)
         result.splits.append(split)
         result.places.append(row.place)
-        result.kinds[row.kind] += 1
+        result.formats[row.format] += 1
         result.learned_tokens += sum(label != IGNORED for label in tokens.labels)
         self.checks.keep(row)
         if split == "test":

@@ -83,7 +83,7 @@ def _inputs_digest(config: PrepareConfig, base: BaseModel) -> str:
             "max_dropped_percent", "exact_duplicates", "max_length", "checks",
         }
     )  # fmt: skip
-    sources = [[source.format, *source_digests(source)] for source in config.sources]
+    sources = [[source.format, source.fields, *source_digests(source)] for source in config.sources]
     value = {"version": _FORMAT_VERSION, "shape": shape, "sources": sources, "base": base.digest}
     return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 

@@ -1,41 +1,40 @@
-"""Reading data sources: JSONL, line by line, in bounded memory. Every refusal names file, line and what is allowed.
+"""Rows of the data sources: what a record means, in each format that people have. Refusals name what is allowed.
 
-Two shapes of row: `{"messages": [{"role", "content"}, …]}` and `{"prompt": …, "completion": …}`. Rendering and
-tokens are `template`'s business, duplicates and splits `prepare`'s.
+Whatever its format, a row is a conversation or a prompt with its completion. Rendering and tokens are `template`'s
+business, duplicates and splits `prepare`'s.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from luthier_trainer.artifact import sha256_file
 from luthier_trainer.config import Source
 from luthier_trainer.errors import UserError, reading
 from luthier_trainer.files import leads_out
+from luthier_trainer.records import Place, RowError, read_records
 
-MAX_LINE_BYTES = 16 << 20
 ROLES = ("system", "user", "assistant")
 Message = dict[str, str]
 _MESSAGE_KEYS = frozenset({"role", "content"})
 _UNRENDERED_KEYS = frozenset({"tools", "functions", "parallel_tool_calls"})
 """Of a row; they would be part of the prompt, and training would leave them out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a row stands."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+_FORMATS: Mapping[str, tuple[str, ...]] = {
+    "Messages": ("messages",),
+    "Completion": ("prompt", "completion"),
+    "Instruction": ("instruction", "output"),
+    "Preference": ("chosen", "rejected"),
+}
+_OPTIONAL_FIELDS = frozenset({"input", "category", "prompt"})
+_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_LINE_SUFFIXES = (".jsonl", ".jsonl.gz")
+_OTHER_SUFFIXES = (".json", ".csv", ".tsv", ".json.gz", ".csv.gz", ".tsv.gz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +47,8 @@ class Row:
     prompt: str = ""
     completion: str = ""
     category: str | None = None
+    format: str = ""
+    """The format in which it was written."""
 
     def with_texts(self, change: Callable[[str], str]) -> Row:
         """Return the row with each of its texts changed, in the order in which a model sees them."""
@@ -92,17 +93,6 @@ class Row:
         return {"prompt": self.prompt, "completion": self.completion}
 
 
-class RowError(Exception):
-    """One row is wrong; the text says what is allowed."""
-
-    def __init__(self, place: Place, problem: str, *, ends_file: bool = False) -> None:
-        super().__init__(f"{place}: {problem}")
-        self.place = place
-        self.problem = problem
-        self.ends_file = ends_file
-        """The rest of the file could not be read, so leaving out this row is not enough."""
-
-
 def _reading(source: Source) -> AbstractContextManager[None]:
     return reading(source.uri, reason="SourceUnreadable", field="dataset.sources")
 
@@ -125,9 +115,11 @@ def _source_files(source: Source) -> list[tuple[Path, str]]:
         raise UserError(
             "SourceRefused", f"{source.uri} is a link that leads out; name what it points to", field="dataset.sources"
         )
-    files = sorted(p for p in root.iterdir() if p.name.endswith(".jsonl")) if root.is_dir() else [root]
+    files = _data_files(root) if root.is_dir() else [root]
     if not files:
-        raise UserError("SourceEmpty", f"{source.uri} is a folder without .jsonl files", field="dataset.sources")
+        raise UserError(
+            "SourceEmpty", f"{source.uri} is a folder without .jsonl, .json or .csv files", field="dataset.sources"
+        )
     home = (root if root.is_dir() else root.parent).resolve()
     for file in files:
         if not file.is_file() or not file.resolve().is_relative_to(home):
@@ -139,6 +131,13 @@ def _source_files(source: Source) -> list[tuple[Path, str]]:
     return [(f, f"{source.uri.rstrip('/')}/{f.name}" if root.is_dir() else source.uri) for f in files]
 
 
+def _data_files(folder: Path) -> list[Path]:
+    """Return a folder's JSON lines; only where there are none its other files, which beside them describe the set."""
+    files = sorted(folder.iterdir())
+    lines = [file for file in files if file.name.endswith(_LINE_SUFFIXES)]
+    return lines or [file for file in files if file.name.endswith(_OTHER_SUFFIXES)]
+
+
 def source_digests(source: Source) -> list[list[str]]:
     """Return name and SHA-256 of each file of a source."""
     with _reading(source):
@@ -146,82 +145,128 @@ def source_digests(source: Source) -> list[list[str]]:
 
 
 def read_rows(source: Source) -> Iterator[Row | RowError]:
-    """Yield each row of a source, or what is wrong with it; blank lines are skipped."""
+    """Yield each row of a source, or what is wrong with it."""
     for path, name in source_files(source):
         with _reading(source):
             file = path.open("rb")
-        for place, line in _read_lines(file, name):
-            if isinstance(line, RowError):
-                yield line
-            elif line.strip():
+        with file:
+            for place, record in read_records(file, name):
                 try:
-                    yield parse_row(line, place, source.format)
+                    yield record if isinstance(record, RowError) else parse_row(record, place, source)
                 except RowError as error:
                     yield error
 
 
-def _read_lines(file: IO[bytes], name: str) -> Iterator[tuple[Place, bytes | RowError]]:
-    with file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            place = Place(file=name, line=number)
-            if len(line) > MAX_LINE_BYTES:
-                # The rest of the file is not read: without line ends it is no JSONL.
-                yield (
-                    place,
-                    RowError(place, f"line is longer than {MAX_LINE_BYTES >> 20} MiB; split the row", ends_file=True),
-                )
-                return
-            yield place, line
-
-
-def parse_row(line: bytes, place: Place, source_format: str) -> Row:
-    """Check one line.
+def parse_row(record: Any, place: Place, source: Source) -> Row:
+    """Say what a record means.
 
     Raises:
-        RowError: The line is no row of this format.
+        RowError: It is no row of the source's format.
     """
-    value = _parse_json(line, place)
-    if not isinstance(value, dict):
-        raise RowError(place, f"a row must be a JSON object, not {_json_type(value)}")
-    if unrendered := sorted(_UNRENDERED_KEYS & set(value)):
+    if not isinstance(record, dict):
+        raise RowError(place, f"a row must be a JSON object, not {_json_type(record)}")
+    if unrendered := sorted(_UNRENDERED_KEYS & set(record)):
         raise RowError(place, f"the row has {', '.join(unrendered)}, which is not rendered yet; remove it from the row")
-    kind = _kind_of(value, place, source_format)
-    category = named if isinstance(named := value.get("category"), str) else None
-    if kind == "Messages":
-        return Row(place=place, kind="Messages", messages=_messages(value["messages"], place), category=category)
-    prompt, completion = (_text(value.get(key), place, key) for key in ("prompt", "completion"))
-    if not completion.strip():
-        raise RowError(place, "completion is empty; every row needs an answer to learn")
-    return Row(place=place, kind="Completion", prompt=prompt, completion=completion, category=category)
+    value = _renamed(record, place, source)
+    chosen = _format_of(value, place, source.format)
+    category = named if isinstance(named := value.get("category"), str) and named.strip() else None
+    row = _READERS[chosen](value, place)
+    return replace(row, category=category, format=chosen)
 
 
-def _parse_json(line: bytes, place: Place) -> Any:
-    try:
-        return json.loads(line.decode("utf-8-sig" if place.line == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        raise RowError(place, f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise RowError(place, f"not JSON: {error.msg} at column {error.colno}; one JSON object a line") from None
-    except RecursionError:
-        raise RowError(place, "JSON is nested too deep") from None
+def _renamed(record: dict[str, Any], place: Place, source: Source) -> dict[str, Any]:
+    """Return the record under our names."""
+    value = dict(record)
+    for ours, theirs in source.fields.items():
+        if theirs in record:
+            value[ours] = record[theirs]
+        elif ours not in _OPTIONAL_FIELDS:
+            raise RowError(place, f"fields.{ours} is {theirs}, and the row has no such key{_keys_seen(record)}")
+    if "messages" not in value and isinstance(value.get("conversations"), list):
+        value["messages"] = [_from_sharegpt(entry) for entry in value["conversations"]]
+    return value
 
 
-def _kind_of(value: dict[str, Any], place: Place, source_format: str) -> Literal["Messages", "Completion"]:
-    has_messages = "messages" in value
-    has_completion = "prompt" in value and "completion" in value
-    if source_format == "Messages" and not has_messages:
-        raise RowError(place, 'format Messages needs the key "messages"' + _keys_seen(value))
-    if source_format == "Completion" and not has_completion:
-        raise RowError(place, 'format Completion needs the keys "prompt" and "completion"' + _keys_seen(value))
-    if has_messages == has_completion:
-        raise RowError(place, 'a row has either "messages" or both "prompt" and "completion"' + _keys_seen(value))
-    return "Messages" if has_messages else "Completion"
+def _from_sharegpt(entry: Any) -> Any:
+    if not isinstance(entry, dict) or "from" not in entry:
+        return entry
+    return {"role": _SHAREGPT_ROLES.get(str(entry["from"]), entry["from"]), "content": entry.get("value")}
+
+
+def _format_of(value: dict[str, Any], place: Place, wanted: str) -> str:
+    if wanted != "Auto":
+        if missing := [key for key in _FORMATS[wanted] if key not in value]:
+            needed = " and ".join(f'"{key}"' for key in _FORMATS[wanted])
+            raise RowError(place, f"format {wanted} needs {needed}; {missing[0]} is missing{_keys_seen(value)}")
+        return wanted
+    fitting = [name for name, keys in _FORMATS.items() if all(key in value for key in keys)]
+    if fitting == ["Preference"]:
+        raise RowError(
+            place, "the row is a preference pair, and SFT learns only the chosen answer; set the source's format to "
+            "Preference to accept that",
+        )  # fmt: skip
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise RowError(place, f"the row may be {' or '.join(fitting)}; set the source's format{_keys_seen(value)}")
+    allowed = ", or ".join(" and ".join(f'"{key}"' for key in keys) for keys in _FORMATS.values())
+    raise RowError(place, f"no known format: a row has {allowed}; name other keys in the source's fields"
+                   f"{_keys_seen(value)}")  # fmt: skip
 
 
 def _keys_seen(value: dict[str, Any]) -> str:
     return f"; it has {', '.join(sorted(value)[:8]) or 'no keys'}"
+
+
+def _read_messages(value: dict[str, Any], place: Place) -> Row:
+    return Row(place=place, kind="Messages", messages=_messages(value["messages"], place))
+
+
+def _read_completion(value: dict[str, Any], place: Place) -> Row:
+    prompt, completion = (_text(value.get(key), place, key) for key in ("prompt", "completion"))
+    return Row(place=place, kind="Completion", prompt=prompt, completion=_answer(completion, place, "completion"))
+
+
+def _read_instruction(value: dict[str, Any], place: Place) -> Row:
+    """An instruction with its input is one question, as in Alpaca's data; no sentence is put around them."""
+    instruction, output = (_text(value.get(key), place, key) for key in ("instruction", "output"))
+    more = _text(value.get("input") or "", place, "input")
+    question = f"{instruction}\n\n{more}" if more.strip() else instruction
+    return _conversation([{"role": "user", "content": question}], _answer(output, place, "output"), place)
+
+
+def _read_preference(value: dict[str, Any], place: Place) -> Row:
+    """A pair teaches its chosen answer; the rejected one is only checked."""
+    if value["chosen"] == value["rejected"]:
+        raise RowError(place, "chosen and rejected are the same; a pair needs a better and a worse answer")
+    prompt = value.get("prompt", [])
+    before = [{"role": "user", "content": _text(prompt, place, "prompt")}] if not isinstance(prompt, list) else prompt
+    for key in ("rejected", "chosen"):
+        answer = value[key]
+        if isinstance(answer, list):
+            row = Row(place=place, kind="Messages", messages=_messages([*before, *answer], place))
+        else:
+            row = _conversation(before, _answer(_text(answer, place, key), place, key), place)
+    return row
+
+
+def _conversation(before: list[Any], answer: str, place: Place) -> Row:
+    messages = _messages([*before, {"role": "assistant", "content": answer}], place)
+    return Row(place=place, kind="Messages", messages=messages)
+
+
+def _answer(text: str, place: Place, key: str) -> str:
+    if not text.strip():
+        raise RowError(place, f"{key} is empty; every row needs an answer to learn")
+    return text
+
+
+_READERS: Mapping[str, Callable[[dict[str, Any], Place], Row]] = {
+    "Messages": _read_messages,
+    "Completion": _read_completion,
+    "Instruction": _read_instruction,
+    "Preference": _read_preference,
+}
 
 
 def _messages(value: Any, place: Place) -> tuple[Message, ...]:

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 
 from luthier_trainer.errors import UserError
-from luthier_trainer.rows import Message, Row, RowError
+from luthier_trainer.records import RowError
+from luthier_trainer.rows import Message, Row
 
 IGNORED = -100
 """The label of a token that is not learned (torch's cross entropy skips it)."""

@@ -40,15 +40,43 @@ class BaseModelRef(KubeModel):
     ]
 
 
-class DataSource(KubeModel):
-    """One file, or a folder of .jsonl files."""
+FieldName = Annotated[str | None, Field(default=None, min_length=1, max_length=64)]
 
-    uri: Annotated[PvcUri, Field(description="A .jsonl file or a folder of them: pvc://claim/path.")]
-    format: Annotated[
-        Literal["Auto", "Messages", "Completion"],
+
+class SourceFields(KubeModel):
+    """How the rows call what we call so; absent: the same."""
+
+    messages: Annotated[FieldName, Field(description="The conversation of Messages.")]
+    prompt: Annotated[FieldName, Field(description="The question of Completion and Preference.")]
+    completion: Annotated[FieldName, Field(description="The answer of Completion.")]
+    instruction: Annotated[FieldName, Field(description="The task of Instruction.")]
+    input: Annotated[FieldName, Field(description="What the task is about; may be empty.")]
+    output: Annotated[FieldName, Field(description="The answer of Instruction.")]
+    chosen: Annotated[FieldName, Field(description="The better answer of Preference.")]
+    rejected: Annotated[FieldName, Field(description="The worse answer of Preference.")]
+    category: Annotated[FieldName, Field(description="The row's category, for dataset.checks.categories.")]
+
+
+class DataSource(KubeModel):
+    """One file, or a folder of them: JSON lines, a JSON array or CSV, each plain or gzip (docs/data.md)."""
+
+    uri: Annotated[
+        PvcUri,
         Field(
-            default="Auto", description="Messages: OpenAI chat rows. Completion: prompt and completion. Auto: by row."
+            description="A .jsonl, .json, .csv or .tsv file, also with .gz, or a folder of them: pvc://claim/path. "
+            "In a folder with .jsonl files only those are read."
         ),
+    ]
+    format: Annotated[
+        Literal["Auto", "Messages", "Completion", "Instruction", "Preference"],
+        Field(
+            default="Auto",
+            description="Messages: OpenAI chat rows or ShareGPT's. Completion: prompt and completion. Instruction: "
+            "instruction, input, output. Preference: chosen and rejected, SFT learns the chosen. Auto: by row.",
+        ),
+    ]
+    fields: Annotated[
+        SourceFields | None, Field(default=None, description="The rows' own names for what a format needs.")
     ]
 
 

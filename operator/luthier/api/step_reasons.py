@@ -34,7 +34,7 @@ class StepReason(Documented):
     # Data.
     SOURCE_NOT_FOUND = "SourceNotFound", "Nothing is at a source's URI; check the path and its claim."
     SOURCE_UNREADABLE = "SourceUnreadable", "A file of a source may not be read by user 65532; make it readable."
-    SOURCE_EMPTY = "SourceEmpty", "A source is a folder without .jsonl files."
+    SOURCE_EMPTY = "SourceEmpty", "A source is a folder without .jsonl, .json or .csv files."
     SOURCE_REFUSED = "SourceRefused", "A source is no regular file, or a link that leads out of it."
     DATASET_EMPTY = "DatasetEmpty", "The sources have no rows, or none is left to train on."
     INVALID_ROWS = "InvalidRows", "Rows are wrong; the message names file and line of the first ones."

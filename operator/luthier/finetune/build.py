@@ -104,7 +104,12 @@ def build_prepare_job(job: Json, spec: FineTuneJobSpec, settings: Settings, *, n
         model_uri=spec.model.uri,
         accepted_licence=spec.model.licence,
         sources=tuple(
-            Source(path=place.container_path, uri=source.uri, format=source.format)
+            Source(
+                path=place.container_path,
+                uri=source.uri,
+                format=source.format,
+                fields=source.fields.model_dump(exclude_none=True) if source.fields else {},
+            )
             for place, source in zip(places.sources, dataset.sources, strict=True)
         ),
         render=dataset.render,

@@ -19,7 +19,8 @@ from luthier_trainer.checks.sensitive import SECRET_KINDS, Hit, find_sensitive, 
 from luthier_trainer.checks.tally import Tally
 from luthier_trainer.config import ChecksConfig
 from luthier_trainer.findings import MASK, Finding, excerpt
-from luthier_trainer.rows import Place, Row
+from luthier_trainer.records import Place
+from luthier_trainer.rows import Row
 
 _OUTLIER_FACTOR = 10
 _OUTLIER_MIN_CHARACTERS = 500

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from luthier_trainer.findings import MAX_EXAMPLES, Action, Example, Finding, Level
 
 if TYPE_CHECKING:
-    from luthier_trainer.rows import Place
+    from luthier_trainer.records import Place
 
 _ACTIONS: dict[str, Action] = {"Warn": "Kept", "Drop": "Dropped", "Redact": "Redacted", "Fail": "Refused"}
 
