@@ -24,7 +24,7 @@ The container images, built without a container engine. What has not changed is 
   hack/images assets                        print the folder that holds the demo's and the tests' models
 """
 
-TESTED = ("pyproject.toml", "trainer_image", "server_image", "tests")
+TESTED = ("pyproject.toml", "trainer_image", "server_image", "tests", "examples/data")
 """What a test run sees of the checkout. The rest may hold what only root can read, a link to a virtualenv say."""
 
 

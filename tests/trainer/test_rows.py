@@ -152,6 +152,20 @@ def test_fields_name_the_keys_of_rows():
         parse(line, prompt="question", completion="answer")
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"Ada Lovelace": "x", "ada@example.org": "y"},
+        {"messages": [{"role": "Ada Lovelace wrote", "content": "x"}]},
+        {"messages": [{**USER, "Ada Lovelace": "x"}]},
+    ],
+)
+def test_a_refusal_repeats_names_of_keys_and_no_text(record):
+    with pytest.raises(RowError, match="…") as error:
+        parse(json.dumps(record).encode())
+    assert "ada" not in str(error.value).lower()
+
+
 def test_other_keys_of_a_row_are_ignored():
     row = parse(b'{"prompt": "p", "completion": "c", "id": 4}')
     assert row.to_json() == {"prompt": "p", "completion": "c"}

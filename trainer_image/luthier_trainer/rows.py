@@ -7,8 +7,8 @@ business, duplicates and splits `prepare`'s.
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ _FORMATS: Mapping[str, tuple[str, ...]] = {
     "Instruction": ("instruction", "output"),
     "Preference": ("chosen", "rejected"),
 }
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 _OPTIONAL_FIELDS = frozenset({"input", "category", "prompt"})
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _LINE_SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -215,7 +216,13 @@ def _format_of(value: dict[str, Any], place: Place, wanted: str) -> str:
 
 
 def _keys_seen(value: dict[str, Any]) -> str:
-    return f"; it has {', '.join(sorted(value)[:8]) or 'no keys'}"
+    return f"; it has {_names(value, 8) or 'no keys'}"
+
+
+def _names(values: Iterable[str], most: int) -> str:
+    """List names for a message. What does not look like one may be a row's text, as in a table without header."""
+    shown = sorted(value if _NAME.fullmatch(value) else "…" for value in values)
+    return ", ".join(shown[:most])
 
 
 def _read_messages(value: dict[str, Any], place: Place) -> Row:
@@ -282,10 +289,10 @@ def _message(entry: Any, place: Place, index: int) -> Message:
     if not isinstance(entry, dict):
         raise RowError(place, f"{where} must be an object with role and content, not {_json_type(entry)}")
     if unknown := sorted(set(entry) - _MESSAGE_KEYS):
-        raise RowError(place, f"{where} has {', '.join(unknown[:5])}; allowed are role and content")
+        raise RowError(place, f"{where} has {_names(unknown, 5)}; allowed are role and content")
     role = entry.get("role")
     if role not in ROLES:
-        raise RowError(place, f"{where}.role is {json.dumps(role)}; allowed are {', '.join(ROLES)}")
+        raise RowError(place, f"{where}.role is {_names([str(role)], 1)}; allowed are {', '.join(ROLES)}")
     content = _text(entry.get("content"), place, f"{where}.content")
     if role == "assistant" and not content.strip():
         raise RowError(place, f"{where}.content is empty; an assistant message needs text to learn")

@@ -23,7 +23,7 @@ from luthier_trainer.records import Place
 from luthier_trainer.rows import Row
 
 _OUTLIER_FACTOR = 10
-_OUTLIER_MIN_CHARACTERS = 500
+_OUTLIER_MIN_CHARACTERS = 200
 _JSON_EXPECTED_PERCENT = 20
 """From this share of JSON answers on, the data is taken to teach JSON."""
 _FORM_CODES = {"Json": ord("J"), "Broken": ord("B"), "Text": ord("T")}
