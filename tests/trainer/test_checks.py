@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -175,6 +176,16 @@ def test_categories_are_counted_by_split_and_compared():
     assert by_code["RequiredCategories"].level == "Error"
     assert by_code["RequiredCategories"].message == "required categories have too few rows: login (0 of 2)"
     assert "billing" not in "".join(f.message for f in concluded.findings)
+
+
+def test_memory_holds_numbers_of_a_row_and_not_its_text():
+    collector = Collector(ChecksConfig())
+    tracemalloc.start()
+    for n in range(1000):
+        collector.keep(row(f"answer {n} " * 1000, f"question {n} " * 1000))
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 200_000, "1,000 rows of 20 KB"
 
 
 def test_the_worst_finding_comes_first():

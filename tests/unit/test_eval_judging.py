@@ -151,7 +151,7 @@ def test_the_chosen_cases_do_not_depend_on_the_order_of_the_file(tmp_path):
     [
         ([], "has no rows"),
         (["not json"], "pvc://data/test.jsonl:1: not JSON"),
-        ([{"prompt": "q", "completion": "a"}, {"prompt": "q"}], "test.jsonl:2: a row has either"),
+        ([{"prompt": "q", "completion": "a"}, {"prompt": "q"}], "test.jsonl:2: no known format"),
         ([{"messages": [{"role": "user", "content": "q"}]}], "test.jsonl:1: no assistant"),
     ],
 )

@@ -183,7 +183,8 @@ def _max_length(config: PrepareConfig, ingested: Ingested, base: BaseModel) -> i
 
 
 def _drop_too_long(config: PrepareConfig, ingested: Ingested, max_length: int) -> None:
-    too_long = [row for row, length in enumerate(ingested.spool.lengths) if length > max_length]
+    lengths = enumerate(ingested.spool.lengths)
+    too_long = [row for row, length in lengths if length > max_length and row not in ingested.gone]
     for row in too_long:
         ingested.drop(
             ingested.places[row], "TooLong", f"{ingested.spool.lengths[row]} tokens, allowed are {max_length}"
