@@ -15,7 +15,7 @@ from luthier_trainer.checks.across import Across
 from luthier_trainer.checks.answers import find_boilerplate, is_refusal, json_form
 from luthier_trainer.checks.catalogue import CATALOGUE
 from luthier_trainer.checks.categories import category_findings
-from luthier_trainer.checks.sensitive import SECRET_KINDS, Hit, find_sensitive, redact
+from luthier_trainer.checks.sensitive import SECRET_KINDS, Hit, Placeholders, find_sensitive
 from luthier_trainer.checks.tally import Tally
 from luthier_trainer.config import ChecksConfig
 from luthier_trainer.findings import MASK, Finding, excerpt
@@ -172,5 +172,7 @@ def _shown(text: str, hits: list[Hit], *, secret: bool) -> str:
 
 
 def _redacted(row: Row, kinds: set[str]) -> Row:
-    names: dict[str, str] = {}
-    return row.with_texts(lambda text: redact(text, [h for h in find_sensitive(text) if h.kind in kinds], names))
+    placeholders = Placeholders()
+    return row.with_texts(
+        lambda text: placeholders.redact(text, (hit for hit in find_sensitive(text) if hit.kind in kinds))
+    )

@@ -7,7 +7,8 @@ Names and addresses of streets have no pattern and are not found.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,34 +62,43 @@ _IBAN_LENGTHS = {
 
 def find_sensitive(text: str) -> list[Hit]:
     """Return what is found, in the order of the text, without overlaps: the kind that is named first below wins."""
-    hits: list[Hit] = []
-    for kind, spans in (
+    finders: tuple[tuple[Kind, Iterable[tuple[int, int]]], ...] = (
         ("Secret", _spans(_SECRET, text)),
         ("Email", _spans(_EMAIL, text) if "@" in text else ()),
         ("Iban", _ibans(text)),
         ("Card", (span for span in _spans(_CARD, text) if is_card(text[slice(*span)]))),
         ("Phone", (span for span in _spans(_PHONE, text) if _digits(text[slice(*span)]) in _PHONE_DIGITS)),
-    ):
+    )
+    hits: list[Hit] = []
+    taken = bytearray(len(text))
+    for kind, spans in finders:
         for start, end in spans:
-            if all(end <= hit.start or hit.end <= start for hit in hits):
-                hits.append(Hit(kind=kind, start=start, end=end))  # type: ignore[arg-type]
+            if taken.find(1, start, end) < 0:
+                taken[start:end] = b"\1" * (end - start)
+                hits.append(Hit(kind=kind, start=start, end=end))
     return sorted(hits, key=lambda hit: hit.start)
 
 
-def redact(text: str, hits: list[Hit], names: dict[str, str]) -> str:
-    """Return the text with a placeholder for each hit; `names` makes one value one placeholder within a row."""
-    parts, end = [], 0
-    for hit in hits:
-        parts += [text[end : hit.start], _placeholder(hit.kind, text[hit.start : hit.end], names)]
-        end = hit.end
-    return "".join([*parts, text[end:]])
+class Placeholders:
+    """What stands for each value of one row: the same value, the same placeholder."""
 
+    def __init__(self) -> None:
+        self._names: dict[tuple[Kind, str], str] = {}
+        self._counts: Counter[Kind] = Counter()
 
-def _placeholder(kind: Kind, value: str, names: dict[str, str]) -> str:
-    if value not in names:
-        number = 1 + sum(name.startswith(f"[{kind.upper()}_") for name in names.values())
-        names[value] = f"[{kind.upper()}_{number}]"
-    return names[value]
+    def redact(self, text: str, hits: Iterable[Hit]) -> str:
+        """Return a text with a placeholder for each hit."""
+        parts, end = [], 0
+        for hit in hits:
+            parts += [text[end : hit.start], self._name(hit.kind, text[hit.start : hit.end])]
+            end = hit.end
+        return "".join([*parts, text[end:]])
+
+    def _name(self, kind: Kind, value: str) -> str:
+        if (kind, value) not in self._names:
+            self._counts[kind] += 1
+            self._names[kind, value] = f"[{kind.upper()}_{self._counts[kind]}]"
+        return self._names[kind, value]
 
 
 def is_card(text: str) -> bool:
