@@ -102,6 +102,15 @@ def test_a_gzip_bomb_is_refused_in_bounded_memory(monkeypatch, name):
 
 @pytest.mark.row(69)
 def test_a_bomb_of_short_rows_is_refused_by_its_ratio(monkeypatch):
-    monkeypatch.setattr(records, "_BOMB_BYTES", 1 << 20)
-    *_, (_, last) = read("a.jsonl.gz", gzip.compress(b'{"p": 1}\n' * 1_000_000))
+    monkeypatch.setattr(records, "_BOMB_BYTES", 1 << 18)
+    *_, (_, last) = read("a.jsonl.gz", gzip.compress(b'{"p": 1}\n' * 150_000))
     assert "unpacks to more than 300 times its size" in str(last)
+
+
+@pytest.mark.parametrize("row", [b'1,"' + b"x\n" * 60_000, b"1" + b',"\n"' * 30_000], ids=["one cell", "many cells"])
+@pytest.mark.row(69)
+def test_a_row_of_a_table_that_does_not_end_is_refused(monkeypatch, row):
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 100_000)
+    *_, (_, last) = read("a.csv", b"p,c\n" + row)
+    assert "a row of the table is longer than" in str(last)
+    assert last.place.line < 51_000, "read to its end"

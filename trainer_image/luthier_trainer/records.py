@@ -230,7 +230,8 @@ def _cut_off(window: _Window, problem: str, position: int | None = None) -> RowE
 
 def _read_csv(file: IO[bytes], name: str) -> Iterator[Record]:
     csv.field_size_limit(MAX_LINE_BYTES)
-    lines = _decoded_lines(file, name)
+    table = _DecodedLines(file, name)
+    lines = iter(table)
     place = Place(file=name, line=1)
     try:
         first = next(lines, "")
@@ -241,6 +242,7 @@ def _read_csv(file: IO[bytes], name: str) -> Iterator[Record]:
             raise RowError(place, "the first line must name each column once", ends_file=True)
         while True:
             place = Place(file=name, line=reader.line_num + 1)
+            table.begin_row()
             cells = next(reader, None)
             if cells is None:
                 return
@@ -255,16 +257,25 @@ def _read_csv(file: IO[bytes], name: str) -> Iterator[Record]:
         yield error.place, error
 
 
-def _decoded_lines(file: IO[bytes], name: str) -> Iterator[str]:
-    for number in itertools.count(1):
-        place = Place(file=name, line=number)
-        line = file.readline(MAX_LINE_BYTES + 1)
-        if not line:
-            return
-        if len(line) > MAX_LINE_BYTES:
-            raise _too_long(place, "line")
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            problem = f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8"
-            raise RowError(place, problem, ends_file=True) from None
+class _DecodedLines:
+    """The lines of a table as text. A row may take several of them, but not the whole file: a quote may be open."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
+        self._number, self._row_bytes = 0, 0
+
+    def begin_row(self) -> None:
+        self._row_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(MAX_LINE_BYTES + 1):
+            self._number += 1
+            self._row_bytes += len(line)
+            place = Place(file=self._name, line=self._number)
+            if self._row_bytes > MAX_LINE_BYTES:
+                raise _too_long(place, "a row of the table")
+            try:
+                yield line.decode("utf-8-sig" if self._number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                problem = f"not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8"
+                raise RowError(place, problem, ends_file=True) from None
