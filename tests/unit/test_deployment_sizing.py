@@ -330,3 +330,15 @@ def test_shares_and_pods_agree():
             assert pods_for(replicas, weight) + pods_for(replicas, 100 - weight) <= replicas + 1
         for some in range(replicas):
             assert pods_for(replicas, weight_for(replicas, some)) <= max(1, some)
+
+
+def test_a_pod_more_than_its_deployment_asks_for_takes_no_traffic():
+    """It is about to be ended: a way back that counts on it would leave its share to the others."""
+    world = paused(2, 50, capacity="InPlace")
+    assert (ready(world, "r1"), world.replicas("r1")) == (1, 1)
+    world.add_pod(world.child("Deployment", "r1"), 9)
+    assert ready(world, "r1") == 2
+    world.spec(rollout={"abort": {"revision": world.status["candidate"]["name"]}})
+    world.tick()
+    assert world.weights() == {"r1": 50, "r2": 50}
+    assert world.run(60, until=lambda: world.weights() == {"r1": 100})

@@ -182,5 +182,5 @@ def at_step(step: int) -> tuple[str, Json]:
     ],
 )
 def test_a_header_counts_only_where_status_says_so_before(writes, is_found):
-    problems = list(order_violations(written(*writes), route={"r1": 100}, status={}))
+    problems = list(order_violations(written(*writes), routes=[{"r1": 100}], status={}))
     assert ["status is at no A/B test of it" in problem for problem in problems] == [True] * is_found

@@ -107,7 +107,7 @@ def left_on_candidate(case: Case, carried: int, *, wanted: int = 0) -> int:
     stable, candidate = case.stable, case.candidate
     if stable is None or candidate is None or not case.ready(candidate.name):
         return wanted
-    ready = len(case.ready(stable.name))
+    ready = _staying(case, stable.name)
     if not ready:
         return carried
     left = min(carried, 100 - weight_for(case.spec.replicas, ready))
@@ -139,11 +139,11 @@ def takes(case: Case, weight: int) -> int:
     carried = case.weight_of(candidate.name)
     if not in_place(case) or lacking(case, carried) is not None:
         return min(carried, weight)
-    return max(carried, min(weight, weight_for(case.spec.replicas, len(case.ready(candidate.name)))))
+    return max(carried, min(weight, weight_for(case.spec.replicas, _staying(case, candidate.name))))
 
 
 def _short(case: Case, name: str, wanted: int) -> str | None:
-    ready = len(case.ready(name))
+    ready = _staying(case, name)
     if ready >= wanted:
         return None
     why = explain(case.seen.pods_of(name))
@@ -175,6 +175,12 @@ def _alone(case: Case, name: str) -> int:
 def _deployed(case: Case, name: str) -> int:
     deployment = case.seen.deployment(name)
     return int(deployment["spec"].get("replicas", 1)) if deployment else 0
+
+
+def _staying(case: Case, name: str) -> int:
+    """Return how many ready pods carry traffic: of more than are asked for, some are about to be ended."""
+    deployment, ready = case.seen.deployment(name), len(case.ready(name))
+    return ready if deployment is None else min(ready, _deployed(case, name))
 
 
 def _live(case: Case, name: str) -> int:

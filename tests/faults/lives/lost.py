@@ -50,14 +50,17 @@ LARGE = (FIRST, Stretch(begin=enlarge, play=nobody, is_there=is_large))
 
 
 def lost(life: Life, *, replicas: int = 1) -> Life:
-    """Return a life with its status wiped at each write; it begins its rollout anew as often as that comes."""
+    """Return a life with its status wiped at each write; it begins its rollout anew as often as that comes.
+
+    Wiped when the second revision has all traffic and is not promoted yet, the first one gets its share back.
+    """
     return replace(
         life,
         hand=wipe,
         state=without_history,
         forgets=True,
         replicas=replicas,
-        may_return=frozenset({"r2"}),
+        may_return=frozenset({"r1", "r2"}),
     )
 
 
