@@ -57,13 +57,13 @@ class Story:
 
     # -- kubectl ------------------------------------------------------------------------------------
 
-    def kubectl(self, *args: str, check: bool = True, timeout: float = 120, stdin: str | None = None) -> str:
+    def kubectl(self, *args: str, check: bool = True, timeout: float = 120) -> str:
         """Run kubectl. Only a machine that stands still makes it hang; then once more is right."""
         command = ["kubectl", *args]
         for last in (False, False, True):
             try:
                 done = subprocess.run(
-                    command, env=self.env, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+                    command, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
                 )
                 break
             except subprocess.TimeoutExpired as error:
@@ -156,7 +156,7 @@ class Story:
         begin = time.monotonic()
         self.step("Fine-tune: check the data, then LoRA")
         self.apply("02-finetune.yaml")
-        self.wait(f"FineTuneJob {name}", lambda: self.fine_tuned(name), seconds=1800)
+        self.wait(f"FineTuneJob {name}", lambda: self._fine_tuned(name), seconds=1800)
         status = self.status("ftj", name)
         data, artifact = status["dataset"], status["artifact"]
         self.say(f"      data: {data['train']} rows, {data['trainTokens']} tokens, digest {data['digest'][:19]}")
@@ -164,8 +164,7 @@ class Story:
         self.timed("finetune", begin)
         return status
 
-    def fine_tuned(self, name: str) -> tuple[bool, str]:
-        """Look at a FineTuneJob, for `wait`."""
+    def _fine_tuned(self, name: str) -> tuple[bool, str]:
         status = self.status("ftj", name)
         summary = condition(status, "Succeeded")
         if condition(status, "Stalled").get("status") == "True":
@@ -184,7 +183,7 @@ class Story:
         begin = time.monotonic()
         self.step(title)
         self.apply(file)
-        self.wait(f"Evaluation {name}", lambda: self.evaluated(name), seconds=2400)
+        self.wait(f"Evaluation {name}", lambda: self._evaluated(name), seconds=2400)
         status = self.status("evl", name)
         for line in table(status):
             self.say(f"      {line}")
@@ -193,8 +192,7 @@ class Story:
         self.timed(f"evaluation-{name}", begin)
         return status
 
-    def evaluated(self, name: str) -> tuple[bool, str]:
-        """Look at an Evaluation, for `wait`."""
+    def _evaluated(self, name: str) -> tuple[bool, str]:
         status = self.status("evl", name)
         summary = condition(status, "Succeeded")
         if condition(status, "Stalled").get("status") == "True":
@@ -265,7 +263,7 @@ class Story:
         begin = time.monotonic()
         self.step("An unfit successor: passed its Evaluation, refuses real tickets")
         self.apply("08-unfit-rollout.yaml")
-        self.wait(f"ModelDeployment {name}", lambda: self.rolled_back(name, number=3), seconds=2400, every=1.0)
+        self.wait(f"ModelDeployment {name}", lambda: self._rolled_back(name, number=3), seconds=2400, every=1.0)
         status = self.status("mdep", name)
         entry = status["history"][0]
         totals = self.client_totals().get("revisions", {}).get(entry["revision"], {})
@@ -276,8 +274,7 @@ class Story:
         self.timed("rollback", begin)
         return status
 
-    def rolled_back(self, name: str, *, number: int) -> tuple[bool, str]:
-        """Look whether a revision has been taken back, for `wait`."""
+    def _rolled_back(self, name: str, *, number: int) -> tuple[bool, str]:
         status = self.status("mdep", name)
         if self._exposed_at is None and (status.get("weights") or {}).get("candidate"):
             self._exposed_at = time.monotonic()

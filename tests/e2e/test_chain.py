@@ -53,39 +53,6 @@ class Told:
     unfit_judged: Json
     end: Json
     totals_before_unfit: Json
-    talkative: Json
-
-
-def roll_out_talkative(story: Story) -> Json:
-    """Roll out a model that was trained for one step, judged by the form of its answers alone; return its status."""
-    namespace = story.namespace
-
-    def changed(kind: str, spec: Json) -> Json:
-        version = {"apiVersion": "luthier.dev/v1alpha1", "kind": kind}
-        known = story.get(kind, "tickets")["spec"]
-        return {**version, "metadata": {"name": "talkative", "namespace": namespace}, "spec": {**known, **spec}}
-
-    training = story.get("FineTuneJob", "tickets")["spec"]["training"]
-    once = changed("FineTuneJob", {"training": {**training, "maxSteps": 1}})
-    story.kubectl("apply", "-f", "-", stdin=json.dumps(once))
-    story.wait("FineTuneJob talkative", lambda: story.fine_tuned("talkative"), seconds=600)
-    lenient = [{"suite": "unseen", "metric": "exact", "minPercent": 0}]
-    target = {"target": {"fineTuneJob": {"name": "talkative"}}, "baselines": [{"name": "base"}]}
-    judged = changed("Evaluation", {**target, "gates": lenient})
-    story.kubectl("apply", "-f", "-", stdin=json.dumps(judged))
-    story.wait("Evaluation talkative", lambda: story.evaluated("talkative"), seconds=900)
-    spec = story.get("mdep", "support")["spec"]
-    analysis = {**spec["rollout"]["analysis"], "metrics": [{"name": "FormatValidity"}]}
-    wanted = {
-        "model": {"fineTuneJob": {"name": "talkative"}},
-        "requireEvaluation": {"name": "talkative"},
-        "server": {**spec["server"], "profile": {"maxModelLen": 512, "dtype": "Float32"}},
-        "rollout": {"analysis": analysis},
-    }
-    patch = json.dumps({"spec": wanted})
-    story.kubectl("-n", namespace, "patch", "mdep", "support", "--type=merge", "-p", patch)
-    story.wait("the way back", lambda: story.rolled_back("support", number=4), seconds=900, every=1.0)
-    return story.status("mdep", "support")
 
 
 @pytest.fixture(scope="session")
@@ -101,11 +68,10 @@ def told(node) -> Told:
     unfit_judged = story.evaluate("07-unfit-evaluation.yaml", "tickets-short", "Evaluate the successor")
     totals = story.client_totals()
     end = story.unfit_successor()
-    talkative = roll_out_talkative(story)
     story.stop_clients()
     return Told(
         story=story, tuned=tuned, judged=judged, first=first, second=second,
-        unfit_judged=unfit_judged, end=end, totals_before_unfit=totals, talkative=talkative,
+        unfit_judged=unfit_judged, end=end, totals_before_unfit=totals,
     )  # fmt: skip
 
 
@@ -150,19 +116,10 @@ def test_the_unfit_successor_passed_its_evaluation_and_was_taken_back(told):
     assert told.end["stable"]["number"] == 2
 
 
-@pytest.mark.row(53)
-def test_a_model_that_does_not_answer_in_the_agreed_form_was_taken_back(told):
-    entry = told.talkative["history"][0]
-    (form,) = entry["metrics"]
-    assert (form["name"], form["outcome"]) == ("FormatValidity", "Fail")
-    assert form["candidateBad"] > form["candidateStarted"] / 2
-    assert told.talkative["stable"]["number"] == 2
-
-
 @pytest.mark.row(1)
 def test_a_rejected_revision_stays_rejected_and_the_stable_serves(told):
     status = told.story.status("mdep", "support")
-    assert status["rejected"].startswith("r4-")
+    assert status["rejected"].startswith("r3-")
     assert condition(status, "Serving")["status"] == "True"
     assert condition(status, "Ready")["status"] == "False"
     assert condition(status, "Stalled")["status"] == "True"
